@@ -1,0 +1,51 @@
+"""Pooling of the support embeddings over the support frames, for the mixer predictor."""
+
+from __future__ import annotations
+
+from jaxtyping import Float
+from torch import Tensor
+
+from stpn_kernels.checks import check_companion, check_floating, check_rank
+from stpn_kernels.support_pool.op import support_pool_op
+
+__all__ = ["support_pool"]
+
+
+def support_pool(
+    support: Float[Tensor, "B K N C"],
+    weight: Float[Tensor, " C"],
+    bias: Float[Tensor, " C"],
+    eps: float = 1e-5,
+) -> Float[Tensor, "B N C"]:
+    """Average the support embeddings over the K support frames and normalise each token.
+
+    This is ``LayerNorm(mean over K)``, the input of the mixer predictor (paper, equations 5-7).
+    Half precision inputs are computed in float32. Differentiable once; the gradient of ``support``
+    is the same for every support frame and never written K times.
+
+    Args:
+        support: support embeddings (B, K, N, C), any strides, such as a view of a ring buffer.
+        weight: LayerNorm weight (C,).
+        bias: LayerNorm bias (C,).
+        eps: added to the variance.
+
+    Returns:
+        Pooled tokens (B, N, C) in the dtype of ``support``.
+
+    Raises:
+        TypeError: a dtype is not floating point or does not fit that of ``support``.
+        ValueError: a shape or device does not fit, or there is no support frame (K = 0).
+    """
+    check_floating("support", support)
+    check_rank("support", support, "B K N C")
+    if support.shape[1] == 0:
+        raise ValueError(f"support must hold a support frame, got {tuple(support.shape)}")
+    for name, parameter in (("weight", weight), ("bias", bias)):
+        check_rank(name, parameter, "C")
+        check_companion(name, parameter, "support", support)
+        if parameter.shape[0] != support.shape[3]:
+            raise ValueError(
+                f"{name} must have shape (C,) = ({support.shape[3]},), got {tuple(parameter.shape)}"
+            )
+    out: Tensor = support_pool_op(support, weight, bias, eps)
+    return out
