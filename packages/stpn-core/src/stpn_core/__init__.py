@@ -1,0 +1,32 @@
+"""Dynamic video prompts: predictors, video encoder and streaming, for any promptable backbone."""
+
+from stpn_core.encoder import PromptableBackbone, VideoEncoder
+from stpn_core.images import check_images
+from stpn_core.predictors import (
+    AttentionPredictor,
+    AveragePredictor,
+    MixerPredictor,
+    PromptPredictor,
+    TransformerPredictor,
+    convert_released_predictor,
+)
+from stpn_core.prompts import PromptProjection
+from stpn_core.stream import EncodedFrame, Sampler, StreamState, SupportMemory, VideoStream
+
+__all__ = [
+    "AttentionPredictor",
+    "AveragePredictor",
+    "EncodedFrame",
+    "MixerPredictor",
+    "PromptPredictor",
+    "PromptProjection",
+    "PromptableBackbone",
+    "Sampler",
+    "StreamState",
+    "SupportMemory",
+    "TransformerPredictor",
+    "VideoEncoder",
+    "VideoStream",
+    "check_images",
+    "convert_released_predictor",
+]
