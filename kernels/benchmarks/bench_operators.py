@@ -19,6 +19,8 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
+
 from stpn_kernels import prompted_window_attention
 from stpn_kernels.prompted_window_attention.reference import (
     pad_map,
@@ -27,7 +29,6 @@ from stpn_kernels.prompted_window_attention.reference import (
     reverse,
     shift_mask,
 )
-from torch import Tensor
 
 WINDOW, PROMPTS = 7, 7
 

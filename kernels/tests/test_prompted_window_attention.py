@@ -7,10 +7,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
+
 from stpn_kernels import prompted_window_attention
 from stpn_kernels.prompted_window_attention.op import prompted_window_attention_op
 from stpn_kernels.prompted_window_attention.reference import prompted_window_attention_reference
-from torch import Tensor
 
 # height, width, window_size, shift, num_prompts
 LAYOUTS = {

@@ -4,12 +4,13 @@ import math
 
 import pytest
 import torch
+from torch import Tensor
+
 from stpn_kernels import support_attend, support_pool
 from stpn_kernels.support_attend.op import support_attend_op
 from stpn_kernels.support_attend.reference import support_attend_reference
 from stpn_kernels.support_pool.op import support_pool_op
 from stpn_kernels.support_pool.reference import support_pool_reference
-from torch import Tensor
 
 
 def randn(*shape: int, dtype: torch.dtype = torch.float64) -> Tensor:

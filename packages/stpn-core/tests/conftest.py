@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from stpn_core.testing import TinyBackbone
 
 

@@ -1,5 +1,6 @@
 import pytest
 import torch
+
 from stpn_core import MixerPredictor, TransformerPredictor, VideoEncoder, check_images
 
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from stpn_kernels import support_attend, support_pool
 from torch import Tensor, nn
 
 from stpn_core.prompts import PromptProjection
+from stpn_kernels import support_attend, support_pool
 
 if TYPE_CHECKING:
     from stpn_core.encoder import PromptableBackbone

@@ -1,0 +1,70 @@
+"""Videos with annotations: support-frame samplers, data sets, clips, batches, video files."""
+
+from stpn_data.annotations import DataReport
+from stpn_data.batch import BoxTargets, ClipBatch, collate, pad_images
+from stpn_data.clips import Clip, ClipDataset, Transform
+from stpn_data.deteriorated import DeterioratedVideo
+from stpn_data.imagenet_vid import ImageNetVID
+from stpn_data.images import read_image
+from stpn_data.sampling import (
+    BilateralRandomSampler,
+    CausalSampler,
+    RandomSampler,
+    SupportSampler,
+    VideoUniformSampler,
+    WindowSampler,
+)
+from stpn_data.transforms import (
+    Compose,
+    PadToLargest,
+    RandomChoice,
+    RandomCrop,
+    RandomHorizontalFlip,
+    ResizeShortestEdge,
+    SanitizeBoxes,
+    paper_test_transform,
+    paper_training_transforms,
+    random_resize_crop,
+    resize_pixels,
+    resized_size,
+)
+from stpn_data.video import VideoReader, VideoWriter
+from stpn_data.videos import DataError, FrameObjects, Video, VideoDataset
+
+__all__ = [
+    "BilateralRandomSampler",
+    "BoxTargets",
+    "CausalSampler",
+    "Clip",
+    "ClipBatch",
+    "ClipDataset",
+    "Compose",
+    "DataError",
+    "DataReport",
+    "DeterioratedVideo",
+    "FrameObjects",
+    "ImageNetVID",
+    "PadToLargest",
+    "RandomChoice",
+    "RandomCrop",
+    "RandomHorizontalFlip",
+    "RandomSampler",
+    "ResizeShortestEdge",
+    "SanitizeBoxes",
+    "SupportSampler",
+    "Transform",
+    "Video",
+    "VideoDataset",
+    "VideoReader",
+    "VideoUniformSampler",
+    "VideoWriter",
+    "WindowSampler",
+    "collate",
+    "pad_images",
+    "paper_test_transform",
+    "paper_training_transforms",
+    "random_resize_crop",
+    "read_image",
+    "resize_pixels",
+    "resized_size",
+]

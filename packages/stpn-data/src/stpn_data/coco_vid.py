@@ -1,0 +1,240 @@
+"""Read ImageNet VID (or DET) as one CocoVID json file, as mmtracking's converters write it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from stpn_data.annotations import AnnotatedBox, DataReport
+from stpn_data.videos import DataError, Video
+
+_MISSING = object()
+
+
+class CocoVid:
+    """Index a CocoVID file; after opening, only flat arrays of its annotations are kept.
+
+    Boxes are x, y, x + w, y + h. Track ids are numbered from 0 within each video, in the order of
+    `instance_id`. An image without a video (as in DET) becomes a video of one frame.
+
+    Args:
+        annotation_file: the json file.
+        image_root: folder to which its file names are relative.
+        labels: 0-based label of every class by name.
+        report: receives what is left out.
+
+    Raises:
+        DataError: a missing file, a missing or wrong field, or an id that occurs twice.
+    """
+
+    def __init__(
+        self,
+        annotation_file: str | Path,
+        image_root: str | Path,
+        labels: Mapping[str, int],
+        report: DataReport,
+    ) -> None:
+        """Read the file."""
+        self._file = Path(annotation_file)
+        self._image_root = Path(image_root)
+        self._report = report
+        data = _load(self._file)
+        self.videos: list[Video] = []
+        self._images: list[list[_Image]] = []  # frames in order, per video
+        self._index_videos(data)
+        if not self.videos:
+            raise DataError(f"{self._file}: no videos with frames")
+        self._has_annotations = "annotations" in data
+        self._index_annotations(data, labels)
+
+    def image_path(self, video: int, index: int) -> Path:
+        """Name the file of a frame."""
+        return self._image_root / self._images[video][index].file_name
+
+    def image_size(self, video: int, index: int) -> tuple[int, int]:
+        """Return the (height, width) that the annotations give a frame."""
+        return self._images[video][index].size
+
+    def boxes(self, video: int, index: int) -> list[AnnotatedBox]:
+        """Return the objects of a frame.
+
+        Raises:
+            DataError: the file has no annotations at all, as those of test sets.
+        """
+        if not self._has_annotations:
+            raise DataError(f"{self._file}: the file has no 'annotations'")
+        row = self._images[video][index].row
+        rows = range(self._first[row], self._first[row + 1])
+        return [
+            AnnotatedBox(
+                box_xyxy=tuple(self._boxes[i].tolist()),
+                label=int(self._labels[i]) if self._labels[i] >= 0 else None,
+                track_id=int(self._track_ids[i]),
+                is_crowd=bool(self._flags[i, 0]),
+                ignore=bool(self._flags[i, 1]),
+            )
+            for i in rows
+        ]
+
+    def _index_videos(self, data: dict[str, Any]) -> None:
+        records = {record["id"]: record for record in self._records(data, "videos", default=[])}
+        names = {key: self._video_name(record) for key, record in records.items()}
+        frames: dict[int, list[_Image]] = {key: [] for key in names}
+        self._rows: dict[int, int] = {}  # row of every image by its id
+        for row, record in enumerate(self._records(data, "images")):
+            place = self._place("image", record)
+            image = _Image(record, row, place, in_video=bool(records))
+            self._rows[record["id"]] = row
+            if not records:
+                names[row] = str(Path(image.file_name).with_suffix(""))
+                frames[row] = [image]
+            elif (key := _field(record, "video_id", int, place)) in frames:
+                frames[key].append(image)
+            else:
+                raise DataError(f"{place}: no video has its 'video_id' {key}")
+        self._video_of_row = np.zeros(len(self._rows), np.int64)
+        for key, name in names.items():
+            if frames[key]:
+                self._add_video(name, frames[key], records.get(key, {}))
+            else:
+                self._report.add("video without frames", name)
+
+    def _add_video(self, name: str, images: list[_Image], record: Mapping[str, Any]) -> None:
+        images = sorted(images, key=lambda image: image.frame_id)
+        position = {image.frame_id: index for index, image in enumerate(images)}
+        if len(position) < len(images):
+            raise DataError(f"{self._file}: video {name} has a frame_id twice")
+        if len(images) != images[-1].frame_id - images[0].frame_id + 1:
+            self._report.add("video with gaps in its frame numbers", name)
+        key_ids = record.get("vid_train_frames") or [
+            image.frame_id for image in images if image.is_key_frame
+        ]
+        if unknown := [key for key in key_ids if key not in position]:
+            raise DataError(
+                f"{self._file}: video {name} has vid_train_frames {unknown}, but no such frames"
+            )
+        key_frames = tuple(sorted({position[key] for key in key_ids})) or tuple(range(len(images)))
+        for image in images:
+            self._video_of_row[image.row] = len(self.videos)
+        height, width = images[0].size
+        self.videos.append(Video(name, len(images), height, width, key_frames))
+        self._images.append(images)
+
+    def _index_annotations(self, data: dict[str, Any], class_labels: Mapping[str, int]) -> None:
+        classes: dict[int, int] = {}
+        for record in self._records(data, "categories"):
+            name = _field(record, "name", str, self._place("category", record))
+            classes[record["id"]] = class_labels.get(name, -1)
+        records = self._records(data, "annotations", default=[])
+        rows = np.zeros(len(records), np.int64)
+        instances = np.zeros(len(records), np.int64)
+        labels = np.zeros(len(records), np.int64)
+        boxes = np.zeros((len(records), 4))
+        flags = np.zeros((len(records), 2), np.bool_)
+        has_tracks = bool(data.get("videos"))
+        for i, record in enumerate(records):
+            place = self._place("annotation", record)
+            rows[i] = _known(record, "image_id", self._rows, place)
+            labels[i] = _known(record, "category_id", classes, place)
+            boxes[i] = _box(record, place)
+            instances[i] = _field(record, "instance_id", int, place) if has_tracks else i
+            flags[i] = bool(record.get("iscrowd")), bool(record.get("ignore"))
+        order = np.argsort(rows, kind="stable")
+        rows = rows[order]
+        self._first = np.searchsorted(rows, np.arange(len(self._rows) + 1))
+        self._boxes, self._labels, self._flags = boxes[order], labels[order], flags[order]
+        self._track_ids = _number_within(self._video_of_row[rows], instances[order])
+
+    def _records(self, data: dict[str, Any], name: str, default: Any = _MISSING) -> list[Any]:
+        """Return a list of the file after checking that its ids are there and differ."""
+        records = data.get(name, default)
+        if not isinstance(records, list):
+            raise DataError(f"{self._file}: the file has no list {name!r}")
+        seen: set[int] = set()
+        for position, record in enumerate(records):
+            place = f"{self._file}: {name}[{position}]"
+            if not isinstance(record, dict):
+                raise DataError(f"{place} is not an object")
+            identity = _field(record, "id", int, place)
+            if identity in seen:
+                raise DataError(f"{place}: the id {identity} occurs twice")
+            seen.add(identity)
+        return records
+
+    def _place(self, kind: str, record: Mapping[str, Any]) -> str:
+        return f"{self._file}: {kind} {record['id']}"
+
+    def _video_name(self, record: Mapping[str, Any]) -> str:
+        return str(_field(record, "name", str, self._place("video", record)))
+
+
+class _Image:
+    """One image of the file: where it is, how large, which frame of its video."""
+
+    __slots__ = ("file_name", "frame_id", "is_key_frame", "row", "size")
+
+    def __init__(self, record: Mapping[str, Any], row: int, place: str, in_video: bool) -> None:
+        self.file_name: str = _field(record, "file_name", str, place)
+        self.size: tuple[int, int] = (
+            _field(record, "height", int, place),
+            _field(record, "width", int, place),
+        )
+        if min(self.size) < 1:
+            raise DataError(f"{place}: height and width are {self.size}")
+        self.frame_id: int = _field(record, "frame_id", int, place) if in_video else 0
+        self.is_key_frame = bool(record.get("is_vid_train_frame"))
+        self.row = row
+
+
+def _load(path: Path) -> dict[str, Any]:
+    try:
+        with path.open(encoding="utf-8") as file:
+            data = json.load(file)
+    except OSError as error:
+        raise DataError(f"{path}: the file cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise DataError(f"{path}: broken json ({error})") from error
+    if not isinstance(data, dict):
+        raise DataError(f"{path}: expected an object with 'images', got {type(data).__name__}")
+    return data
+
+
+def _field(record: Mapping[str, Any], name: str, kind: type, place: str) -> Any:
+    if name not in record:
+        raise DataError(f"{place} has no {name!r}")
+    value = record[name]
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise DataError(f"{place}: {name!r} is {value!r}, expected {kind.__name__}")
+    return value
+
+
+def _known(record: Mapping[str, Any], name: str, known: Mapping[int, int], place: str) -> int:
+    value = _field(record, name, int, place)
+    if value not in known:
+        raise DataError(f"{place}: {name!r} is {value}, which the file does not define")
+    return known[value]
+
+
+def _box(record: Mapping[str, Any], place: str) -> tuple[float, float, float, float]:
+    if record.get("bbox", _MISSING) is None:
+        return (math.nan,) * 4
+    box = _field(record, "bbox", list, place)
+    if len(box) != 4 or not all(
+        value is None or (isinstance(value, int | float) and not isinstance(value, bool))
+        for value in box
+    ):
+        raise DataError(f"{place}: 'bbox' is {box!r}, expected [x, y, width, height]")
+    x, y, width, height = (math.nan if value is None else float(value) for value in box)
+    return x, y, x + width, y + height
+
+
+def _number_within(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Number the distinct values of every group from 0, ascending."""
+    pairs, inverse = np.unique(np.stack([groups, values], 1), axis=0, return_inverse=True)
+    starts = np.searchsorted(pairs[:, 0], pairs[:, 0])
+    return (np.arange(len(pairs)) - starts)[inverse.reshape(-1)]

@@ -1,0 +1,16 @@
+"""Generated deteriorated video: the data that needs no download."""
+
+from stpn_data.deteriorated.crops import ObjectCrops
+from stpn_data.deteriorated.dataset import DeterioratedVideo
+from stpn_data.deteriorated.options import KINDS, SPLITS, TEXTURES, Kind, RenderOptions, Texture
+
+__all__ = [
+    "KINDS",
+    "SPLITS",
+    "TEXTURES",
+    "DeterioratedVideo",
+    "Kind",
+    "ObjectCrops",
+    "RenderOptions",
+    "Texture",
+]

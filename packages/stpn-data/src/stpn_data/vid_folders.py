@@ -1,0 +1,234 @@
+"""Read the folder tree of ImageNet VID: lists, frames, one XML file per frame."""
+
+from __future__ import annotations
+
+import os
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from stpn_data.annotations import AnnotatedBox, DataReport
+from stpn_data.images import read_image
+from stpn_data.videos import DataError, Video
+
+
+class VidFolders:
+    """Index one split of the tree; XML files are read frame by frame, when asked for.
+
+    Opening reads the list of the split and the first XML file of every video (frame size).
+    Lists are taken in this order: the FGFA lists in `Lists/` (with the training frames and
+    lengths), `ImageSets/VID/<split>.txt` (one line a frame), `ImageSets/VID/<split>_<n>.txt` (one
+    line a video), and without any of them the folders themselves.
+
+    Args:
+        root: the folder `ILSVRC` (or `ILSVRC2015`), or the one that contains it.
+        split: `train`, `val` or `test`.
+        labels: 0-based label of every class by WordNet id.
+        report: receives what is left out.
+
+    Raises:
+        DataError: a missing folder, or a line or a field that cannot be read.
+    """
+
+    def __init__(
+        self, root: str | Path, split: str, labels: Mapping[str, int], report: DataReport
+    ) -> None:
+        """Read the list of the split."""
+        self.root = _find_root(Path(root))
+        self._labels = labels
+        self._report = report
+        self.videos: list[Video] = []
+        self._numbers: list[Sequence[int]] = []  # file number of every frame, per video
+        for name, numbers, key_numbers in self._index(split):
+            if not numbers:
+                report.add("video without frames", name)
+                continue
+            if len(numbers) != numbers[-1] - numbers[0] + 1:
+                report.add("video with gaps in its frame numbers", name)
+            height, width = self._size(name, numbers[0])
+            key_frames = tuple(sorted(numbers.index(number) for number in key_numbers))
+            self.videos.append(
+                Video(name, len(numbers), height, width, key_frames or tuple(range(len(numbers))))
+            )
+            self._numbers.append(numbers)
+        if not self.videos:
+            raise DataError(f"{self.root}: no videos of split {split!r}")
+
+    def image_path(self, video: int, index: int) -> Path:
+        """Name the file of a frame."""
+        return self._image_path(self.videos[video].name, self._numbers[video][index])
+
+    def image_size(self, video: int, index: int) -> tuple[int, int]:
+        """Return the (height, width) that the annotations give a frame."""
+        return self.videos[video].height, self.videos[video].width
+
+    def boxes(self, video: int, index: int) -> list[AnnotatedBox]:
+        """Read the objects of a frame; a frame without objects may have no file.
+
+        Raises:
+            DataError: the video has no annotations at all, or a field is missing or wrong.
+        """
+        path = self._xml_path(self.videos[video].name, self._numbers[video][index])
+        if not path.is_file():
+            if not path.parent.is_dir():
+                raise DataError(f"{path.parent}: the video has no annotations")
+            self._report.add("frame without an XML file, taken as free of objects", str(path))
+            return []
+        tree = _parse(path)
+        size, expected = _xml_size(tree, path), self.image_size(video, index)
+        if size != expected:
+            raise DataError(
+                f"{path}: size is {size[1]}x{size[0]}, in the first frame of the video "
+                f"{expected[1]}x{expected[0]}"
+            )
+        return [self._box(element, path) for element in tree.iter("object")]
+
+    def _box(self, element: ElementTree.Element, path: Path) -> AnnotatedBox:
+        left, top, right, bottom = (
+            _number(element, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax")
+        )
+        return AnnotatedBox(
+            box_xyxy=(left, top, right, bottom),
+            label=self._labels.get(_text(element, "name", path)),
+            track_id=_integer(element, "trackid", path),
+        )
+
+    def _size(self, name: str, number: int) -> tuple[int, int]:
+        path = self._xml_path(name, number)
+        if path.is_file():
+            return _xml_size(_parse(path), path)
+        height, width, _ = read_image(self._image_path(name, number)).shape
+        return height, width
+
+    def _image_path(self, name: str, number: int) -> Path:
+        return self.root / "Data" / "VID" / name / f"{number:06d}.JPEG"
+
+    def _xml_path(self, name: str, number: int) -> Path:
+        return self.root / "Annotations" / "VID" / name / f"{number:06d}.xml"
+
+    def _index(self, split: str) -> Iterator[tuple[str, Sequence[int], Sequence[int]]]:
+        """Yield name, frame numbers and numbers of the key frames (none: all) of every video."""
+        lists, sets = self.root / "Lists", self.root / "ImageSets" / "VID"
+        if split == "train" and (path := lists / "VID_train_15frames.txt").is_file():
+            yield from self._key_frame_list(path)
+        elif split == "val" and (path := lists / "VID_val_videos.txt").is_file():
+            yield from self._video_list(path)
+        elif (path := sets / f"{split}.txt").is_file():
+            yield from self._frame_list(path, split)
+        elif paths := sorted(sets.glob(f"{split}_*.txt")):
+            names = {f"{split}/{fields[0]}" for path in paths for _, fields in _lines(path, 2)}
+            yield from ((name, self._listed(name), ()) for name in sorted(names))
+        else:
+            yield from self._walk(split)
+
+    def _key_frame_list(self, path: Path) -> Iterator[tuple[str, range, Sequence[int]]]:
+        """Read lines `<video> 1 <key frame, from 1> <frames>`."""
+        lengths: dict[str, int] = {}
+        keys: dict[str, dict[int, None]] = {}
+        for place, (name, _, key, length) in _lines(path, 4):
+            frames, number = _count(length, place), _count(key, place) - 1
+            if lengths.setdefault(name, frames) != frames:
+                raise DataError(f"{place}: {name} has {frames} frames, before {lengths[name]}")
+            if not 0 <= number < max(frames, 1):
+                raise DataError(f"{place}: key frame {key} is not in 1 .. {frames}")
+            if number in keys.setdefault(name, {}):
+                self._report.add("key frame listed twice", place)
+            keys[name][number] = None
+        for name, frames in lengths.items():
+            yield name, range(frames), list(keys[name]) if frames else []
+
+    def _video_list(self, path: Path) -> Iterator[tuple[str, range, Sequence[int]]]:
+        """Read lines `<video> <global index> 0 <frames>`."""
+        seen: set[str] = set()
+        for place, (name, _, _, length) in _lines(path, 4):
+            if name in seen:
+                self._report.add("video listed twice", place)
+                continue
+            seen.add(name)
+            yield name, range(_count(length, place)), ()
+
+    def _frame_list(self, path: Path, split: str) -> Iterator[tuple[str, list[int], Sequence[int]]]:
+        """Read lines `<video>/<frame> <index>`."""
+        numbers: dict[str, dict[int, None]] = {}
+        for place, (frame, _) in _lines(path, 2):
+            name, _, stem = frame.rpartition("/")
+            video, number = numbers.setdefault(f"{split}/{name}", {}), _count(stem, place)
+            if number in video:
+                self._report.add("frame listed twice", place)
+            video[number] = None
+        yield from ((name, sorted(video), ()) for name, video in numbers.items())
+
+    def _walk(self, split: str) -> Iterator[tuple[str, list[int], Sequence[int]]]:
+        """Take every folder without subfolders below `Data/VID/<split>` for a video."""
+        data = self.root / "Data" / "VID"
+        if not (data / split).is_dir():
+            raise DataError(f"{data / split}: no such folder, and no list of split {split!r}")
+        for folder, subfolders, _ in sorted(os.walk(data / split)):
+            if not subfolders:
+                name = Path(folder).relative_to(data).as_posix()
+                yield name, self._listed(name), ()
+
+    def _listed(self, name: str) -> list[int]:
+        folder = self.root / "Data" / "VID" / name
+        if not folder.is_dir():
+            raise DataError(f"{folder}: no such video")
+        return sorted(_count(path.stem, str(path)) for path in folder.glob("*.JPEG"))
+
+
+def _find_root(root: Path) -> Path:
+    for folder in (root, root / "ILSVRC", root / "ILSVRC2015"):
+        if (folder / "Data" / "VID").is_dir():
+            return folder
+    raise DataError(f"{root}: neither this folder nor its ILSVRC or ILSVRC2015 has a Data/VID")
+
+
+def _lines(path: Path, num_fields: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield `file:line` and the fields of every line that is not blank."""
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        fields = line.split()
+        if fields and len(fields) != num_fields:
+            raise DataError(f"{path}:{number}: expected {num_fields} fields, got {line!r}")
+        if fields:
+            yield f"{path}:{number}", fields
+
+
+def _count(text: str, place: str) -> int:
+    if not text.isdecimal():
+        raise DataError(f"{place}: expected a number of digits, got {text!r}")
+    return int(text)
+
+
+def _parse(path: Path) -> ElementTree.Element:
+    try:
+        return ElementTree.parse(path).getroot()
+    except ElementTree.ParseError as error:
+        raise DataError(f"{path}: broken XML ({error})") from error
+
+
+def _xml_size(tree: ElementTree.Element, path: Path) -> tuple[int, int]:
+    height, width = _integer(tree, "size/height", path), _integer(tree, "size/width", path)
+    if height < 1 or width < 1:
+        raise DataError(f"{path}: size is {width}x{height}")
+    return height, width
+
+
+def _text(element: ElementTree.Element, field: str, path: Path) -> str:
+    text = (element.findtext(field) or "").strip()
+    if not text:
+        raise DataError(f"{path}: {element.tag} without {field}")
+    return text
+
+
+def _number(element: ElementTree.Element, field: str, path: Path) -> float:
+    text = _text(element, field, path)
+    try:
+        return float(text)
+    except ValueError as error:
+        raise DataError(f"{path}: {field} is {text!r}, not a number") from error
+
+
+def _integer(element: ElementTree.Element, field: str, path: Path) -> int:
+    number = _number(element, field, path)
+    if not number.is_integer():
+        raise DataError(f"{path}: {field} is {number}, not a whole number")
+    return int(number)
