@@ -1,0 +1,16 @@
+"""Transformer backbones that take video prompts, on timm's modules and weights."""
+
+from stpn_backbones.create import create_backbone, supported_backbones
+from stpn_backbones.swin import PromptedSwin, PromptMerging
+from stpn_backbones.weights import LoadReport, convert_swin, load_weights, read_state_dict
+
+__all__ = [
+    "LoadReport",
+    "PromptMerging",
+    "PromptedSwin",
+    "convert_swin",
+    "create_backbone",
+    "load_weights",
+    "read_state_dict",
+    "supported_backbones",
+]

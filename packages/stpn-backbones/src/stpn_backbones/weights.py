@@ -1,0 +1,187 @@
+"""Read Swin weights of any origin into `PromptedSwin`, each key used or named."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from stpn_backbones.swin import PromptedSwin
+
+_STEMS = ("patch_embed.proj.weight", "patch_embed.projection.weight")
+
+# From mmdet's names (also those of the released STPN models) to Microsoft's and timm's.
+_RENAMED = (
+    (re.compile(r"^patch_embed\.projection\."), "patch_embed.proj."),
+    (re.compile(r"^stages\."), "layers."),
+    (re.compile(r"\.attn\.w_msa\."), ".attn."),
+    (re.compile(r"\.ffn\.layers\.0\.0\."), ".mlp.fc1."),
+    (re.compile(r"\.ffn\.layers\.1\."), ".mlp.fc2."),
+)
+_STAGE = re.compile(r"^layers\.(\d+)\.")
+_MERGING = re.compile(r"^layers\.(\d+)\.downsample\.(?=norm\.|reduction\.)")
+_OUTPUT_NORM = re.compile(r"^norm(\d+)\.")
+# Not parameters of the backbone: recomputed buffers and the classifier.
+_LEFT_OUT = re.compile(r"(\.relative_position_index|\.attn_mask)$|^head\.")
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Account for every key of a load.
+
+    Attributes:
+        loaded: keys of the model that took their value from the checkpoint.
+        new: keys of the model that the checkpoint does not have, left as they were: output
+            norms of the earlier stages, which only detection checkpoints have.
+        unexpected: keys of the checkpoint that were not used: classifiers, index buffers, and
+            what lies outside the backbone.
+    """
+
+    loaded: tuple[str, ...]
+    new: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def load_weights(
+    model: PromptedSwin, weights: str | Path | Mapping[str, Tensor], *, prefix: str | None = None
+) -> LoadReport:
+    """Load a checkpoint of this package, timm, Microsoft, mmdet or the released STPN models.
+
+    Names and layouts are converted by `convert_swin`. Either everything fits and is loaded, or
+    the model is left as it was. Weights of the released STPN models were trained with the
+    ``"released"`` merging of prompts.
+
+    Args:
+        model: the model that takes the weights.
+        weights: a state dict, or a file for `read_state_dict`.
+        prefix: what precedes the backbone's keys, such as ``"detector.backbone."``; found by
+            the key of the patch embedding if not given.
+
+    Raises:
+        ValueError: if the checkpoint has no Swin, several, or that of another model; the keys
+            and shapes that do not fit are named.
+    """
+    state_dict = read_state_dict(weights) if isinstance(weights, (str, Path)) else weights
+    prefix = _find_prefix(state_dict) if prefix is None else prefix
+    inside = {
+        key.removeprefix(prefix): value
+        for key, value in state_dict.items()
+        if key.startswith(prefix)
+    }
+    outside = [key for key in state_dict if not key.startswith(prefix)]
+    left_out = [prefix + key for key in inside if _LEFT_OUT.search(key.removeprefix("swin."))]
+    converted = convert_swin(inside)
+    expected = model.state_dict()
+    new = [key for key in expected if key not in converted and key.startswith("output_norms.")]
+    _check_fit(converted, expected, new)
+    model.load_state_dict(converted, strict=False)
+    return LoadReport(tuple(converted), tuple(new), tuple(left_out + outside))
+
+
+def convert_swin(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Convert a Swin state dict to the keys and layout of `PromptedSwin`.
+
+    mmdet names its parts otherwise, and orders the channels of patch merging as (C, row, column)
+    where timm and Microsoft have (column, row, C). All but timm keep the merging at the end of
+    the stage before. Index buffers and the classifier are left out.
+
+    Args:
+        state_dict: the backbone's tensors, without a prefix.
+    """
+    if any(key.startswith("swin.") for key in state_dict):
+        return {
+            key: value
+            for key, value in state_dict.items()
+            if not _LEFT_OUT.search(key.removeprefix("swin."))
+        }
+    is_mmdet = "patch_embed.projection.weight" in state_dict
+    renamed = {_rename(key): value for key, value in state_dict.items()}
+    # timm merges at the start of a stage, the others at the end of the one before.
+    merges_at_end = any(key.startswith("layers.0.downsample.") for key in renamed)
+    last = max((int(stage[1]) for key in renamed if (stage := _STAGE.match(key))), default=0)
+    converted = {}
+    for key, value in renamed.items():
+        if _LEFT_OUT.search(key):
+            continue
+        if merging := _MERGING.match(key):
+            if is_mmdet:
+                value = _from_unfold_layout(value)
+            if merges_at_end:
+                key = _MERGING.sub(f"layers.{int(merging[1]) + 1}.downsample.", key)
+        if norm := _OUTPUT_NORM.match(key):
+            stage_norm = "norm." if int(norm[1]) == last else f"output_norms.{norm[1]}."
+            key = _OUTPUT_NORM.sub(stage_norm, key)
+        converted[key if key.startswith("output_norms.") else f"swin.{key}"] = value
+    return converted
+
+
+def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+    """Read the tensors of a ``.safetensors`` file or a PyTorch checkpoint, without its code.
+
+    Of a PyTorch checkpoint, the entry ``state_dict`` or ``model`` is taken if there is one.
+
+    Raises:
+        ValueError: if the file holds no state dict.
+    """
+    if Path(path).suffix == ".safetensors":
+        return load_file(path)
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    for entry in ("state_dict", "model"):
+        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(entry), Mapping):
+            checkpoint = checkpoint[entry]
+    if not isinstance(checkpoint, Mapping) or not all(
+        isinstance(value, Tensor) for value in checkpoint.values()
+    ):
+        raise ValueError(f"{path}: expected a state dict, one tensor per key")
+    return dict(checkpoint)
+
+
+def _rename(key: str) -> str:
+    for pattern, replacement in _RENAMED:
+        key = pattern.sub(replacement, key)
+    return key
+
+
+def _from_unfold_layout(value: Tensor) -> Tensor:
+    """Reorder the last dimension from (C, row, column) to (column, row, C)."""
+    places: Tensor = value.unflatten(-1, (-1, 2, 2))  # (..., C, row, column)
+    return places.transpose(-3, -1).flatten(-3)
+
+
+def _find_prefix(state_dict: Mapping[str, Tensor]) -> str:
+    prefixes = [
+        key.removesuffix(stem).removesuffix("swin.")
+        for key in state_dict
+        for stem in _STEMS
+        if key.endswith(stem)
+    ]
+    if len(prefixes) != 1:
+        raise ValueError(
+            f"expected one Swin in the checkpoint, a key that ends in {' or '.join(_STEMS)}; "
+            f"found {len(prefixes)}: {', '.join(prefixes) or list(state_dict)[:5]}"
+        )
+    return prefixes[0]
+
+
+def _check_fit(
+    converted: Mapping[str, Tensor], expected: Mapping[str, Tensor], new: list[str]
+) -> None:
+    problems = [
+        f"{key}: {tuple(value.shape)} in the checkpoint, {tuple(expected[key].shape)} in the model"
+        for key, value in converted.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    problems += [f"{key}: only in the checkpoint" for key in converted if key not in expected]
+    problems += [
+        f"{key}: only in the model" for key in expected if key not in converted and key not in new
+    ]
+    if problems:
+        raise ValueError(
+            f"the checkpoint is of another model, {len(problems)} keys do not fit:\n"
+            + "\n".join(problems)
+        )
