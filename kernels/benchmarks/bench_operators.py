@@ -1,6 +1,7 @@
 """Time `prompted_window_attention` against named peers that compute the same numbers.
 
-    python kernels/benchmarks/bench_operators.py [--quick] [--threads N] [--device cpu]
+    python kernels/benchmarks/bench_operators.py [--quick] [--threads N] [--device cuda]
+        [--output FOLDER]
 
 Prints the median milliseconds of the operator and, for each peer, how many times as long it takes.
 Peers alternate with the operator in one process, so that load on the machine meets all of them.
@@ -10,12 +11,10 @@ milliseconds belong to one machine.
 
 from __future__ import annotations
 
-import argparse
-import math
 import statistics
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +27,12 @@ from stpn_kernels.prompted_window_attention.reference import (
     position_bias,
     reverse,
     shift_mask,
+)
+from stpn_kernels.timing import (
+    describe_machine,
+    median_seconds,
+    parse_benchmark_options,
+    write_record,
 )
 
 WINDOW, PROMPTS = 7, 7
@@ -114,7 +119,7 @@ def _whole_maps(
 
 
 def make_runs(
-    shape: Shape, shift: int, training: bool, device: str
+    shape: Shape, shift: int, training: bool, device: torch.device
 ) -> dict[str, Callable[[], None]]:
     """Return one call per implementation, checked to agree with the operator."""
     generator = torch.Generator().manual_seed(0)
@@ -137,60 +142,38 @@ def make_runs(
             out = operator(*inputs, shape, shift)
             if training:
                 torch.autograd.grad(out, inputs, grad)
-            if device != "cpu":
-                torch.cuda.synchronize()
 
         return call
 
     return {name: run(operator) for name, operator in {"ours": ours, **PEERS}.items()}
 
 
-def measure(
-    runs: dict[str, Callable[[], None]], seconds: float, clock: Callable[[], float]
-) -> dict[str, float]:
-    """Return the median milliseconds of each run, alternating for about ``seconds`` in all."""
-    times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
-        run()
-    start = time.perf_counter()
-    while len(times["ours"]) < 5 or time.perf_counter() - start < seconds:
-        for name, run in runs.items():
-            begin = clock()
-            run()
-            times[name].append((clock() - begin) * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="half of the shapes, one second each")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads")
-    parser.add_argument("--device", default="cpu")
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    one_thread = args.device == "cpu" and args.threads == 1
-    clock = time.process_time if one_thread else time.perf_counter
-    print(f"torch {torch.__version__}, {args.device}, {args.threads} thread(s), float32")
+    options = parse_benchmark_options(__doc__.splitlines()[0])
+    print(describe_machine(options))
     print(f"window {WINDOW}, {PROMPTS} prompts; how many times as long as ours each peer takes")
     print(f"{'shape':26s} {'shift':>5s} {'pass':10s} {'ours ms':>8s}", *PEERS, sep="  ")
-    ratios: dict[str, list[float]] = {name: [] for name in PEERS}
+    rows: list[dict[str, Any]] = []
     for shape in SHAPES:
-        if args.quick and not shape.quick:
+        if options.quick and not shape.quick:
             continue
         for shift in (0, WINDOW // 2):
             for training in (False, True):
                 with torch.set_grad_enabled(training):
-                    runs = make_runs(shape, shift, training, args.device)
-                    times = measure(runs, 1.0 if args.quick else 3.0, clock)
-                row = [times[name] / times["ours"] for name in PEERS]
-                for name, ratio in zip(PEERS, row, strict=True):
-                    ratios[name].append(ratio)
+                    runs = make_runs(shape, shift, training, options.device)
+                    budget = 1.0 if options.quick else 3.0
+                    times = median_seconds(runs, options, at_least=5, budget=budget)
+                ratios = {name: times[name] / times["ours"] for name in PEERS}
                 kind = "fwd + bwd" if training else "forward"
-                cells = [f"{r:{len(n)}.2f}" for n, r in zip(PEERS, row, strict=True)]
+                cells = [f"{ratio:{len(name)}.2f}" for name, ratio in ratios.items()]
                 head = f"{shape.name:26s} {shift:5d}"
-                print(head, f"{kind:10s} {times['ours']:8.2f}", *cells, sep="  ", flush=True)
-    for name, values in ratios.items():
-        print(f"geometric mean, {name}: {math.exp(statistics.fmean(map(math.log, values))):.2f}")
+                print(head, f"{kind:10s} {times['ours'] * 1e3:8.2f}", *cells, sep="  ", flush=True)
+                row = {"shape": asdict(shape), "shift": shift, "pass": kind, "seconds": times}
+                rows.append({**row, "times_ours": ratios})
+    for name in PEERS:
+        mean = statistics.geometric_mean(row["times_ours"][name] for row in rows)
+        print(f"geometric mean, {name}: {mean:.2f}")
+    write_record(options, rows)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,154 @@
+"""What the benchmarks of all packages share: options, timing in turns, and a record of the rows."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+
+@dataclass(frozen=True)
+class BenchmarkOptions:
+    """How to run a benchmark.
+
+    Attributes:
+        quick: a part of the rows, fewer repeats.
+        threads: CPU threads.
+        device: where to run.
+        output: folder for the record; None writes none.
+    """
+
+    quick: bool
+    threads: int
+    device: torch.device
+    output: Path | None
+
+    def seconds(self, run: Callable[[], object]) -> float:
+        """Time one call: processor time of a single CPU thread, else time on the wall.
+
+        Processor time leaves out what else the machine does, but adds up threads and does not see
+        a GPU. A GPU has finished its work before either reading.
+        """
+        one_thread = self.device.type == "cpu" and self.threads == 1
+        clock = time.process_time if one_thread else time.perf_counter
+        self._synchronise()
+        start = clock()
+        run()
+        self._synchronise()
+        return clock() - start
+
+    def _synchronise(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def parse_benchmark_options(description: str) -> BenchmarkOptions:
+    """Read the command line, the same for every benchmark, and set the number of threads."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--quick", action="store_true", help="fewer rows and repeats")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument(
+        "--output", type=Path, metavar="FOLDER", help="write the rows there as json"
+    )
+    options = BenchmarkOptions(**vars(parser.parse_args()))
+    torch.set_num_threads(options.threads)
+    return options
+
+
+def median_seconds(
+    runs: Mapping[str, Callable[[], object]],
+    options: BenchmarkOptions,
+    *,
+    at_least: int,
+    budget: float,
+) -> dict[str, float]:
+    """Return the median seconds of each run, one after the other in turns, after a first turn.
+
+    Turns let load on the machine meet all runs alike, so ratios hold where seconds do not.
+
+    Args:
+        runs: calls by name.
+        options: tells how to time a call.
+        at_least: turns to take.
+        budget: go on taking turns until this many seconds have passed.
+    """
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for run in runs.values():
+        run()
+    start = time.perf_counter()
+    turns = 0
+    while turns < at_least or time.perf_counter() - start < budget:
+        for name, run in runs.items():
+            times[name].append(options.seconds(run))
+        turns += 1
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def describe_machine(options: BenchmarkOptions) -> str:
+    """Return the processor or GPU, the threads, and the versions that decide about speed."""
+    if options.device.type == "cuda":
+        hardware = torch.cuda.get_device_name(options.device)
+    else:
+        cores = f"{os.cpu_count()} cores, {options.threads} thread(s)"
+        hardware = f"{_processor()} {torch.backends.cpu.get_cpu_capability()}, {cores}"
+    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "timm"))
+    return f"{hardware}; {versions}; Python {platform.python_version()}"
+
+
+def write_record(options: BenchmarkOptions, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows with command, commit and machine to ``FOLDER/<name of the script>.json``.
+
+    Nothing is written without ``--output``. The file is complete or the old one.
+    """
+    if options.output is None:
+        return
+    record = {
+        "command": shlex.join(["python", *sys.argv]),
+        "commit": _commit(),
+        "machine": describe_machine(options),
+        "rows": list(rows),
+    }
+    options.output.mkdir(parents=True, exist_ok=True)
+    path = options.output / f"{Path(sys.argv[0]).stem}.json"
+    partial = path.with_suffix(".json.partial")
+    partial.write_text(json.dumps(record, indent=2) + "\n")
+    os.replace(partial, path)
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout, marked where files differ from it; None outside one."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    folder = Path(sys.argv[0]).resolve().parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
