@@ -1,0 +1,251 @@
+"""The command ``stpn``: every subcommand is a thin call of the library.
+
+The library is imported inside the subcommands, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from tyro.conf import AvoidSubcommands, Positional
+from tyro.extras import SubcommandApp
+
+from stpn_tasks.recipes import DETECTION_RECIPES, DemoOptions, DetectionRecipe, SupportOptions
+
+Split = Literal["train", "val", "test"]
+Precision = Literal["no", "bf16", "fp16"]
+
+
+def demo(options: Annotated[DemoOptions, tyro.conf.arg(name="")]) -> None:
+    """Show what prompts from neighbouring frames do for deteriorated video, end to end.
+
+    Renders video, trains a single-frame detector, fine-tunes it as it is and with STPN, evaluates
+    both on unseen clips, prints the table, draws pictures and writes results.json. Nothing is
+    downloaded.
+    """
+    from stpn_tasks.demo import run_demo
+
+    run_demo(options)
+
+
+def eval_detection(
+    weights: Path,
+    data: str,
+    split: Split = "val",
+    images: Path | None = None,
+    output: Path | None = None,
+    num_videos: int | None = None,
+    batch_size: int = 1,
+    device: str | None = None,
+    support: SupportOptions = SupportOptions(),  # noqa: B008
+) -> None:
+    """Evaluate a detector: COCO AP of all frames and of the frames of each condition.
+
+    Args:
+        weights: a model.safetensors that ``stpn train detection`` or ``stpn demo`` wrote.
+        data: "generated", a CocoVID .json, or the folder with ImageNet VID's tree.
+        split: which part of the data; a .json is one part already.
+        images: where the file names of a .json begin.
+        output: json file for the numbers.
+        num_videos: how many generated clips.
+        batch_size: videos of one size and length to run side by side.
+        device: "cpu" or "cuda"; chosen if not given.
+        support: other support frames than the recipe's.
+    """
+    from stpn_tasks.detection.checkpoint import load_detector
+    from stpn_tasks.detection.data import open_videos
+    from stpn_tasks.detection.run import evaluate_saved, evaluation_json
+    from stpn_tasks.engine import make_accelerator
+    from stpn_tasks.report import precision_table, print_table, write_json
+
+    accelerator = make_accelerator(device)
+    saved = load_detector(weights)
+    videos = open_videos(data, split, image_root=images, num_videos=num_videos)
+    evaluation = evaluate_saved(
+        saved, videos, accelerator=accelerator, support=support, batch_size=batch_size
+    )
+    if not accelerator.is_main_process:
+        return
+    splits = list(evaluation.precision)
+    models = {weights.resolve().parent.name: evaluation.precision}
+    print_table(precision_table(models, splits, f"Average precision in percent, {data} ({split})"))
+    _print_report(videos)
+    if output is not None:
+        about = {"weights": str(weights), "data": data, "split": split}
+        write_json(output, evaluation_json(evaluation, accelerator.device, **about))
+        print(f"numbers: {output}")
+
+
+def predict_detection(
+    video: Positional[Path],
+    weights: Path,
+    output: Path = Path("predictions"),
+    threshold: float = 0.3,
+    fps: float = 25.0,
+    device: str | None = None,
+    support: SupportOptions = SupportOptions(),  # noqa: B008
+) -> None:
+    """Detect objects in a video and write it with boxes, and a json of all boxes.
+
+    The video is streamed: only the frames that wait for their support frames are in memory.
+
+    Args:
+        video: a video file, or a folder of frames.
+        weights: a model.safetensors that ``stpn train detection`` or ``stpn demo`` wrote.
+        output: folder for NAME.mp4 and NAME.json.
+        threshold: boxes with a lower score are not drawn.
+        fps: frames per second, where the video does not say.
+        device: "cpu" or "cuda"; chosen if not given.
+        support: other support frames than the recipe's.
+    """
+    from stpn_data.video import VideoReader
+    from stpn_tasks.detection.checkpoint import load_detector
+    from stpn_tasks.detection.predict import predict_video
+    from stpn_tasks.detection.run import build_inference
+    from stpn_tasks.engine import make_accelerator
+
+    accelerator = make_accelerator(device)
+    saved = load_detector(weights)
+    prediction = predict_video(
+        build_inference(saved, accelerator, support),
+        VideoReader(video),
+        saved.classes,
+        output,
+        threshold=threshold,
+        fps=fps,
+    )
+    print(f"{prediction.num_frames} frames: {prediction.video} {prediction.boxes}")
+    if prediction.failure is not None:
+        raise prediction.failure
+
+
+def recipes() -> None:
+    """List the recipes: what each is, its command, and what it gave."""
+    for name, recipe in DETECTION_RECIPES.items():
+        print(f"{name}\n{textwrap.indent(inspect.cleandoc(recipe.__doc__ or ''), '    ')}\n")
+
+
+def info(
+    recipe: Positional[Literal[tuple(DETECTION_RECIPES)]],  # type: ignore[valid-type]
+    height: int = 600,
+    width: int = 1000,
+    num_classes: int = 30,
+    device: str | None = None,
+    runs: int = 3,
+) -> None:
+    """Tell parameters, operations and frames per second of a recipe, with random weights.
+
+    Args:
+        recipe: name of the recipe.
+        height: of the frames, in pixels.
+        width: of the frames, in pixels.
+        num_classes: classes of the detector.
+        device: "cpu" or "cuda"; chosen if not given.
+        runs: timed passes; the median counts.
+    """
+    from stpn_tasks.analysis.cost import cost_table, measure_cost
+    from stpn_tasks.engine import make_accelerator
+    from stpn_tasks.report import print_table
+
+    cost = measure_cost(
+        DETECTION_RECIPES[recipe](),
+        num_classes,
+        (height, width),
+        device=make_accelerator(device).device,
+        runs=runs,
+    )
+    print_table(cost_table(recipe, cost))
+
+
+def _train_command(default: DetectionRecipe) -> Callable[..., None]:
+    """Return the command that trains a recipe, whose every value can be overridden."""
+
+    def train_detection(
+        data: str,
+        recipe: Annotated[DetectionRecipe, tyro.conf.arg(name="")] = default,
+        split: Split = "train",
+        images: Path | None = None,
+        output: Path = Path("runs/detection"),
+        num_videos: int | None = None,
+        num_workers: int = 2,
+        mixed_precision: Precision = "no",
+        device: str | None = None,
+    ) -> None:
+        """Train.
+
+        Args:
+            data: "generated", a CocoVID .json, or the folder with ImageNet VID's tree.
+            recipe: what to train and how.
+            split: which part of the data; a .json is one part already.
+            images: where the file names of a .json begin.
+            output: folder for weights, losses and checkpoints; a run stopped there goes on.
+            num_videos: how many generated clips.
+            num_workers: processes that load clips.
+            mixed_precision: arithmetic of the network.
+            device: "cpu" or "cuda"; chosen if not given.
+        """
+        from stpn_tasks.detection.data import open_videos
+        from stpn_tasks.detection.run import train_detector
+        from stpn_tasks.engine import make_accelerator
+
+        accelerator = make_accelerator(device, mixed_precision)
+        videos = open_videos(data, split, image_root=images, num_videos=num_videos)
+        weights = train_detector(
+            recipe, videos, output, accelerator=accelerator, num_workers=num_workers
+        )
+        if accelerator.is_main_process:
+            _print_report(videos)
+            print(f"weights: {weights}")
+
+    return train_detection
+
+
+def _print_report(videos: object) -> None:
+    """Say what a data set left out."""
+    report = getattr(videos, "report", None)
+    if report:
+        print(report)
+
+
+def _app() -> SubcommandApp:
+    training, train_app, eval_app, predict_app = (SubcommandApp() for _ in range(4))
+    for name, recipe in DETECTION_RECIPES.items():
+        command = _train_command(recipe())
+        arguments = inspect.cleandoc(command.__doc__ or "").partition("\n")[2]
+        command.__doc__ = f"{inspect.cleandoc(recipe.__doc__ or '')}\n{arguments}"
+        training.command(name=name)(command)
+    train_app.command(training, name="detection", help="Train a video object detector.")
+    eval_app.command(name="detection")(eval_detection)
+    predict_app.command(name="detection")(predict_detection)
+    app = SubcommandApp()
+    app.command(demo)
+    app.command(train_app, name="train", help="Train a recipe; every value can be overridden.")
+    app.command(eval_app, name="eval", help="Evaluate weights on annotated video.")
+    app.command(predict_app, name="predict", help="Run weights over a video of your own.")
+    app.command(recipes)
+    app.command(info)
+    return app
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line; errors of the user's input are one line, not a traceback."""
+    try:
+        _app().cli(
+            prog="stpn",
+            description="Robust video features by dynamic video prompts.",
+            args=arguments,
+            config=(AvoidSubcommands,),
+        )
+    except (ValueError, OSError, FloatingPointError) as error:
+        print(f"stpn: error: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

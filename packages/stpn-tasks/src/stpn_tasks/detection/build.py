@@ -1,0 +1,110 @@
+"""From a recipe to objects."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from stpn_backbones import PromptedSwin, create_backbone
+from stpn_core import (
+    AttentionPredictor,
+    AveragePredictor,
+    MixerPredictor,
+    PromptPredictor,
+    TransformerPredictor,
+    VideoEncoder,
+)
+from stpn_data.sampling import (
+    BilateralRandomSampler,
+    CausalSampler,
+    VideoUniformSampler,
+    WindowSampler,
+)
+from stpn_tasks.detection.detector import VideoDetector
+from stpn_tasks.detection.faster_rcnn import FasterRCNN
+from stpn_tasks.detection.inference import FramePreparation, TestSampler
+from stpn_tasks.recipes import BackboneRecipe, DetectionRecipe, PromptRecipe
+
+PREDICTORS: dict[str, type[PromptPredictor]] = {
+    "transformer": TransformerPredictor,
+    "mixer": MixerPredictor,
+    "attention": AttentionPredictor,
+    "average": AveragePredictor,
+}
+
+
+def build_detector(
+    recipe: DetectionRecipe, num_classes: int, *, load_weights: bool = True
+) -> VideoDetector:
+    """Build the detector of a recipe, with random or the recipe's initial weights.
+
+    Random weights are a function of the recipe's seed; the state of torch's generator stays as
+    it was.
+
+    Args:
+        recipe: what to build.
+        num_classes: object classes, without background.
+        load_weights: load the backbone weights that the recipe names; not needed before a
+            checkpoint of the whole detector is loaded.
+    """
+    prompts = recipe.prompts
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(recipe.seed)
+        backbone = _build_backbone(recipe.backbone, load_weights)
+        predictor = None
+        if prompts.predictor != "none":
+            predictor = PREDICTORS[prompts.predictor].for_backbone(
+                backbone, prompts.num_prompts, deep=prompts.deep
+            )
+        return VideoDetector(
+            VideoEncoder(backbone, predictor, support_grad=prompts.support_grad),
+            FasterRCNN(
+                backbone.out_channels,
+                num_classes,
+                strides=backbone.strides,
+                **dataclasses.asdict(recipe.head),
+            ),
+        )
+
+
+def _build_backbone(recipe: BackboneRecipe, load_weights: bool) -> PromptedSwin:
+    widths = {name: getattr(recipe, name) for name in ("embed_dim", "depths", "num_heads")}
+    return create_backbone(
+        recipe.name,
+        pretrained=recipe.pretrained and load_weights,
+        weights=recipe.weights if load_weights else None,
+        prompt_merging=recipe.prompt_merging,
+        drop_path_rate=recipe.drop_path_rate,
+        **{name: value for name, value in widths.items() if value is not None},
+    )
+
+
+def build_train_sampler(prompts: PromptRecipe) -> BilateralRandomSampler | None:
+    """Return the sampler of support frames in training; ``None`` for the baseline."""
+    if prompts.predictor == "none":
+        return None
+    return BilateralRandomSampler(prompts.frame_range, prompts.num_support)
+
+
+def build_test_sampler(prompts: PromptRecipe) -> TestSampler:
+    """Return the sampler of support frames in testing; ``None`` for the baseline."""
+    if prompts.predictor == "none":
+        return None
+    if prompts.test_sampler == "causal":
+        return CausalSampler(prompts.test_support, prompts.stride)
+    if prompts.test_sampler == "uniform":
+        return VideoUniformSampler(prompts.test_support)
+    if prompts.test_support % 2:
+        raise ValueError(
+            f"prompts.test_support must be even for a window, half a side, "
+            f"got {prompts.test_support}"
+        )
+    on_grid = prompts.test_sampler == "grid"
+    return WindowSampler(prompts.test_support // 2, prompts.stride, on_grid=on_grid)
+
+
+def build_preparation(recipe: DetectionRecipe, device: torch.device) -> FramePreparation:
+    """Return what turns raw frames into the detector's input in testing."""
+    images = recipe.images
+    return FramePreparation(images.test_size, images.max_size, images.size_divisor, device)

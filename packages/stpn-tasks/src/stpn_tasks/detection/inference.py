@@ -1,0 +1,150 @@
+"""Detection in whole videos: streamed, or with prompts predicted once per video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from stpn_core import Sampler
+from stpn_data.batch import pad_images
+from stpn_data.sampling import VideoUniformSampler
+from stpn_data.transforms import resize_pixels, resized_size
+from stpn_data.videos import VideoDataset
+from stpn_tasks.detection.detections import Detections
+from stpn_tasks.detection.detector import VideoDetector
+
+Frame = NDArray[np.uint8]
+TestSampler = Sampler | VideoUniformSampler | None
+
+
+@dataclass(frozen=True)
+class FramePreparation:
+    """Turn raw frames into what a detector takes, as the paper tests.
+
+    Attributes:
+        size: short side in pixels after resizing.
+        max_size: longest long side.
+        size_divisor: the batch is padded to multiples of it.
+        device: where the batch goes.
+    """
+
+    size: int = 600
+    max_size: int = 1000
+    size_divisor: int = 16
+    device: torch.device = torch.device("cpu")
+
+    def __call__(self, frames: Sequence[Frame]) -> Tensor:
+        """Return frames ``(H, W, 3)`` uint8 RGB of one size as a batch ``(B, 3, H', W')``."""
+        size = self.resized_size(frames[0])
+        resized = (torch.from_numpy(resize_pixels(frame, size)) for frame in frames)
+        images = [pixels.permute(2, 0, 1) for pixels in resized]
+        return pad_images(images, self.size_divisor).to(self.device)
+
+    def resized_size(self, frame: Frame) -> tuple[int, int]:
+        """Return height and width of a frame after resizing, without padding."""
+        return resized_size((frame.shape[0], frame.shape[1]), self.size, self.max_size)
+
+
+@dataclass(frozen=True)
+class VideoInference:
+    """Run a detector over videos; B videos of one size and length go in lock-step.
+
+    Attributes:
+        detector: in eval mode.
+        sampler: support frames of each frame; ``None`` detects without prompts.
+        prepare: resizes and normalises frames.
+    """
+
+    detector: VideoDetector
+    sampler: TestSampler
+    prepare: FramePreparation
+
+    def stream(self, frames: Iterable[Sequence[Frame]]) -> Iterator[list[Detections]]:
+        """Yield the detections of each frame, in order, as soon as they are known.
+
+        Args:
+            frames: for each time the frames ``(H, W, 3)`` of the B videos, uint8 RGB.
+
+        Yields:
+            For each time the detections in the B videos, boxes in pixels of the frames given.
+
+        Raises:
+            ValueError: if the sampler needs the whole video.
+        """
+        if isinstance(self.sampler, VideoUniformSampler):
+            raise ValueError(
+                "support frames spread over the whole video cannot be streamed: "
+                'choose the test_sampler "window", "grid" or "causal"'
+            )
+        stream = self.detector.encoder.stream(self.sampler)
+        sizes: list[tuple[int, int]] = []
+        for group in frames:
+            if not sizes:
+                sizes = [self.prepare.resized_size(group[0]), group[0].shape[:2]]
+            for encoded in stream.push(self.prepare(group)):
+                yield self._detect(encoded.features, *sizes)
+        for encoded in stream.flush():
+            yield self._detect(encoded.features, *sizes)
+
+    def whole(
+        self, read: Callable[[int], Sequence[Frame]], num_frames: int
+    ) -> Iterator[list[Detections]]:
+        """Yield the detections of each frame, with prompts predicted once from the whole video.
+
+        Args:
+            read: returns the frames of the B videos at a time.
+            num_frames: T of the videos.
+        """
+        assert isinstance(self.sampler, VideoUniformSampler)
+        encoder = self.detector.encoder
+        assert encoder.predictor is not None
+        support = self.sampler(0, num_frames)
+        with torch.no_grad():
+            embedded = {t: encoder.embed(self.prepare(read(t))) for t in set(support)}
+            embeddings = torch.stack([embedded[t] for t in support], dim=1)  # (B, K, n, d)
+            prompts = encoder.predictor.predict(embeddings)
+            for t in range(num_frames):
+                frames = read(t)
+                features = encoder.backbone(self.prepare(frames), prompts)
+                size = self.prepare.resized_size(frames[0])
+                yield self._detect(features, size, frames[0].shape[:2])
+
+    def videos(self, dataset: VideoDataset, numbers: Sequence[int]) -> list[list[Detections]]:
+        """Return the detections of all frames of some videos of one size and length."""
+
+        def read(t: int) -> list[Frame]:
+            return [dataset.frame(number, t) for number in numbers]
+
+        num_frames = dataset.videos[numbers[0]].num_frames
+        if isinstance(self.sampler, VideoUniformSampler):
+            by_time = list(self.whole(read, num_frames))
+        else:
+            by_time = list(self.stream(map(read, range(num_frames))))
+        return [list(video) for video in zip(*by_time, strict=True)]
+
+    def _detect(
+        self, features: list[Tensor], size: tuple[int, int], original: tuple[int, ...]
+    ) -> list[Detections]:
+        num_videos = features[0].shape[0]
+        scale = (size[0] / original[0], size[1] / original[1])
+        found = self.detector.head.detect(features, [size] * num_videos, [scale] * num_videos)
+        return [
+            Detections(one.boxes_xyxy.cpu(), one.scores.cpu(), one.labels.cpu()) for one in found
+        ]
+
+
+def group_videos(dataset: VideoDataset, batch_size: int) -> list[list[int]]:
+    """Group videos of one size and length, at most ``batch_size`` together, longest first."""
+    same: dict[tuple[int, int, int], list[int]] = {}
+    for number, video in enumerate(dataset.videos):
+        same.setdefault((video.num_frames, video.height, video.width), []).append(number)
+    return [
+        same[kind][start : start + batch_size]
+        for kind in sorted(same, reverse=True)
+        for start in range(0, len(same[kind]), batch_size)
+    ]

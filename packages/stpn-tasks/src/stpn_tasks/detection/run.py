@@ -1,0 +1,130 @@
+"""Training and evaluation of a recipe, from data on disk to files."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from stpn_data.videos import VideoDataset
+from stpn_tasks.detection.build import build_detector, build_preparation, build_test_sampler
+from stpn_tasks.detection.checkpoint import SavedDetector, initialise, save_detector
+from stpn_tasks.detection.data import build_clips, build_collate
+from stpn_tasks.detection.evaluation import DetectionEvaluation, evaluate_detector
+from stpn_tasks.detection.inference import VideoInference
+from stpn_tasks.engine import train
+from stpn_tasks.files import write_text
+from stpn_tasks.recipes import DetectionRecipe, SupportOptions, to_json
+from stpn_tasks.report import environment, precision_json, write_json
+
+
+def train_detector(
+    recipe: DetectionRecipe,
+    videos: VideoDataset,
+    output: Path,
+    *,
+    accelerator: Accelerator,
+    num_workers: int = 0,
+) -> Path:
+    """Train the detector of a recipe and return the path of its weights.
+
+    Begins where an earlier run in the same folder stopped, after its last whole epoch.
+
+    Args:
+        recipe: what to train and how.
+        videos: annotated videos.
+        output: folder for ``model.safetensors``, ``recipe.json``, ``training.json`` and
+            checkpoints.
+        accelerator: devices and processes.
+        num_workers: processes that load clips.
+
+    Raises:
+        ValueError: if the folder holds a run of another recipe or on other data.
+    """
+    _claim(output, recipe, accelerator)
+    start = time.perf_counter()
+    detector = build_detector(recipe, len(videos.classes))
+    if recipe.init is not None:
+        differing = initialise(detector, recipe.init)
+        names = ", ".join(differing) or "none"
+        accelerator.print(f"begins from {recipe.init}; weights in only one of the two: {names}")
+    history = train(
+        detector,
+        build_clips(recipe, videos),
+        build_collate(recipe),
+        recipe.optim,
+        accelerator=accelerator,
+        seed=recipe.seed,
+        checkpoints=output / "checkpoints",
+        num_workers=num_workers,
+    )
+    weights = output / "model.safetensors"
+    if accelerator.is_main_process:
+        save_detector(weights, detector.cpu(), recipe, tuple(videos.classes))
+        minutes = round((time.perf_counter() - start) / 60, 2)
+        values = {
+            "losses": history,
+            "minutes": minutes,
+            "environment": environment(accelerator.device),
+        }
+        write_json(output / "training.json", values)
+    accelerator.wait_for_everyone()
+    return weights
+
+
+def evaluate_saved(
+    saved: SavedDetector,
+    videos: VideoDataset,
+    *,
+    accelerator: Accelerator,
+    support: SupportOptions,
+    batch_size: int = 1,
+) -> DetectionEvaluation:
+    """Evaluate a detector from a file.
+
+    Raises:
+        ValueError: if its classes are not the data set's.
+    """
+    if saved.classes != tuple(videos.classes):
+        raise ValueError(
+            f"the detector knows the classes {saved.classes}, the data has {videos.classes}"
+        )
+    inference = build_inference(saved, accelerator, support)
+    return evaluate_detector(inference, videos, accelerator=accelerator, batch_size=batch_size)
+
+
+def build_inference(
+    saved: SavedDetector, accelerator: Accelerator, support: SupportOptions
+) -> VideoInference:
+    """Return what runs a detector from a file over videos, on the accelerator's device."""
+    prompts = support.change(saved.recipe.prompts)
+    detector = saved.detector.to(accelerator.device)
+    prepare = build_preparation(saved.recipe, accelerator.device)
+    sampler = None if support.off else build_test_sampler(prompts)
+    return VideoInference(detector, sampler, prepare)
+
+
+def evaluation_json(
+    evaluation: DetectionEvaluation, device: torch.device, **about: Any
+) -> dict[str, Any]:
+    """Return what an evaluation found, where it ran and on what, for a json file."""
+    return {
+        **about,
+        "protocol": "COCO box AP in percent, at most 100 detections a frame",
+        "num_frames": evaluation.num_frames,
+        "precision": precision_json(evaluation.precision),
+        "environment": environment(device),
+    }
+
+
+def _claim(output: Path, recipe: DetectionRecipe, accelerator: Accelerator) -> None:
+    """Write the recipe into the output folder, unless another one is there."""
+    path = output / "recipe.json"
+    if path.exists() and path.read_text(encoding="utf-8") != to_json(recipe):
+        raise ValueError(f"{output} holds a run of another recipe: choose another output folder")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write_text(path, to_json(recipe))

@@ -1,0 +1,421 @@
+"""What to train and how: inert values, one function per published or measured number.
+
+A recipe holds values only; ``stpn_tasks.detection.build`` turns it into objects. It is written
+into every file of weights, and as ``recipe.json`` beside it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+
+@dataclass(frozen=True)
+class BackboneRecipe:
+    """The prompted backbone.
+
+    Attributes:
+        name: timm's name of the model.
+        pretrained: load timm's weights from the hub.
+        weights: a checkpoint file to begin from instead.
+        prompt_merging: channel order of prompts in patch merging; "released" for the authors'
+            weights.
+        drop_path_rate: stochastic depth of the last layer; earlier layers have less.
+        embed_dim: width of the first stage, if not the model's own.
+        depths: layers of each stage, if not the model's own.
+        num_heads: heads of each stage, if not the model's own.
+    """
+
+    name: str = "swin_tiny_patch4_window7_224"
+    pretrained: bool = False
+    weights: Path | None = None
+    prompt_merging: Literal["repeat", "released"] = "repeat"
+    drop_path_rate: float = 0.2
+    embed_dim: int | None = None
+    depths: tuple[int, ...] | None = None
+    num_heads: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class PromptRecipe:
+    """The dynamic video prompts.
+
+    Attributes:
+        predictor: which of the four predictors makes them; "none" is the single-frame baseline.
+        num_prompts: prompts per frame (N_P).
+        deep: prompts for every transformer layer instead of the first only.
+        support_grad: let gradients through the pass over the support frames.
+        frame_range: training draws support frames from that many frames on each side.
+        num_support: support frames of a training clip, half of them on each side.
+        test_sampler: support frames when testing: "window" t ± jS, "grid" the multiples of S
+            around t, "causal" the multiples of S before t, "uniform" over the whole video, once.
+        test_support: support frames when testing; for "window" and "grid" half on each side.
+        stride: S, frames between support frames when testing.
+    """
+
+    predictor: Literal["transformer", "mixer", "attention", "average", "none"] = "transformer"
+    num_prompts: int = 7
+    deep: bool = False
+    support_grad: bool = False
+    frame_range: int = 9
+    num_support: int = 2
+    test_sampler: Literal["window", "grid", "causal", "uniform"] = "window"
+    test_support: int = 14
+    stride: int = 8
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """Arguments of ``FasterRCNN``; what is not here is as in the paper.
+
+    Attributes:
+        fpn_channels: width of the feature pyramid.
+        fc_dim: width of the two shared layers.
+        anchor_scale: side of a square anchor in strides.
+        finest_scale: regions smaller than twice this side (pixels) use the finest map.
+        rpn_samples: anchors per image in the loss.
+        roi_samples: regions per image in the loss.
+        candidates_per_level: best anchors of each level that enter NMS.
+        num_proposals: proposals per image.
+    """
+
+    fpn_channels: int = 256
+    fc_dim: int = 1024
+    anchor_scale: float = 8.0
+    finest_scale: float = 56.0
+    rpn_samples: int = 256
+    roi_samples: int = 256
+    candidates_per_level: int = 1000
+    num_proposals: int = 300
+
+
+@dataclass(frozen=True)
+class ImageRecipe:
+    """Sizes of images in pixels.
+
+    Attributes:
+        test_size: short side when testing.
+        max_size: longest long side when testing.
+        size_divisor: batches are padded to multiples of it.
+        augmentation: "paper" is flip and multi-scale resize or crop, "flip" only flips.
+    """
+
+    test_size: int = 600
+    max_size: int = 1000
+    size_divisor: int = 16
+    augmentation: Literal["paper", "flip"] = "paper"
+
+
+@dataclass(frozen=True)
+class OptimRecipe:
+    """AdamW and its schedule.
+
+    Attributes:
+        lr: learning rate at batch size ``batch_size`` times the number of processes.
+        weight_decay: of all weights but norms and relative-position tables.
+        batch_size: clips per process and step.
+        epochs: passes over the training clips.
+        epoch_size: clips drawn per epoch; each once if not given.
+        warmup_steps: steps of linear warm-up, from a third of the rate.
+        schedule: "step" divides the rate by ten after ``decay_epoch``, "cosine" lets it fall to 0.
+        decay_epoch: see ``schedule``.
+        clip_norm: largest norm of the gradient; not clipped if not given.
+
+    Raises:
+        ValueError: if a count is below 1; names it.
+    """
+
+    lr: float = 2.5e-5
+    weight_decay: float = 0.05
+    batch_size: int = 1
+    epochs: int = 9
+    epoch_size: int | None = None
+    warmup_steps: int = 500
+    schedule: Literal["step", "cosine"] = "step"
+    decay_epoch: int = 6
+    clip_norm: float | None = None
+
+    def __post_init__(self) -> None:
+        """Check the counts: nothing would be trained, or without end."""
+        for name in ("batch_size", "epochs", "epoch_size"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"optim.{name} must be at least 1, got {value}")
+
+
+@dataclass(frozen=True)
+class DetectionRecipe:
+    """Video object detection.
+
+    Attributes:
+        backbone: the prompted backbone.
+        prompts: the dynamic video prompts.
+        head: Faster R-CNN.
+        images: sizes and augmentation.
+        optim: optimiser and schedule.
+        init: a detector's checkpoint to begin from; a predictor that it lacks begins anew.
+        seed: of weights, order and augmentation.
+    """
+
+    backbone: BackboneRecipe = field(default_factory=BackboneRecipe)
+    prompts: PromptRecipe = field(default_factory=PromptRecipe)
+    head: HeadRecipe = field(default_factory=HeadRecipe)
+    images: ImageRecipe = field(default_factory=ImageRecipe)
+    optim: OptimRecipe = field(default_factory=OptimRecipe)
+    init: Path | None = None
+    seed: int = 0
+
+
+def swin_tiny() -> DetectionRecipe:
+    """STPN on Swin-T with the paper's transformer predictor.
+
+    stpn train detection swin-tiny --data ILSVRC
+
+    The paper: 60.6 AP, 85.0 AP50, 68.8 AP75 on ImageNet VID, 8 GPUs. Not run by us.
+    """
+    return DetectionRecipe(backbone=BackboneRecipe(pretrained=True))
+
+
+def swin_tiny_mixer() -> DetectionRecipe:
+    """STPN on Swin-T with the paper's mixer predictor.
+
+    stpn train detection swin-tiny-mixer --data ILSVRC
+
+    Not run by us.
+    """
+    recipe = swin_tiny()
+    return replace(recipe, prompts=replace(recipe.prompts, predictor="mixer"))
+
+
+def swin_tiny_released() -> DetectionRecipe:
+    """STPN on Swin-T as in the authors' released code: attention predictor, 5 prompts.
+
+    stpn train detection swin-tiny-released --data ILSVRC
+
+    The authors: 85.15 AP50 (VID protocol), 8 GPUs, from COCO weights. Not run by us.
+    """
+    prompts = PromptRecipe(predictor="attention", num_prompts=5, test_sampler="uniform")
+    return DetectionRecipe(
+        backbone=BackboneRecipe(pretrained=True, prompt_merging="released"), prompts=prompts
+    )
+
+
+def swin_tiny_baseline() -> DetectionRecipe:
+    """Single-frame Swin-T from the same start as ``swin_tiny``.
+
+    stpn train detection swin-tiny-baseline --data ILSVRC
+
+    The paper's baseline: 80.7 AP50; from which weights it began is not known. Not run by us.
+    """
+    return replace(swin_tiny(), prompts=PromptRecipe(predictor="none"))
+
+
+def swin_base() -> DetectionRecipe:
+    """STPN on Swin-B with the paper's transformer predictor.
+
+    stpn train detection swin-base --data ILSVRC
+
+    The paper: 63.6 AP, 86.1 AP50, 71.6 AP75 on ImageNet VID. Not run by us.
+    """
+    return DetectionRecipe(
+        backbone=BackboneRecipe(name="swin_base_patch4_window7_224", pretrained=True)
+    )
+
+
+def small() -> DetectionRecipe:
+    """A small STPN that learns within minutes on two CPU cores: the demo's.
+
+    stpn train detection small --data generated
+
+    The demo trains it in stages; see ``stpn demo``.
+    """
+    return DetectionRecipe(
+        backbone=BackboneRecipe(
+            drop_path_rate=0.0, embed_dim=32, depths=(2, 2, 2), num_heads=(1, 2, 4)
+        ),
+        prompts=PromptRecipe(
+            frame_range=4, num_support=4, test_sampler="window", test_support=4, stride=2
+        ),
+        head=HeadRecipe(
+            fpn_channels=64,
+            fc_dim=128,
+            anchor_scale=4.0,
+            finest_scale=28.0,
+            rpn_samples=64,
+            roi_samples=32,
+            candidates_per_level=100,
+            num_proposals=60,
+        ),
+        images=ImageRecipe(test_size=112, max_size=112, augmentation="flip"),
+        optim=OptimRecipe(
+            lr=1e-3,
+            batch_size=16,
+            epochs=1,
+            epoch_size=16 * 900,
+            warmup_steps=50,
+            schedule="cosine",
+            clip_norm=5.0,
+        ),
+    )
+
+
+def small_baseline() -> DetectionRecipe:
+    """The single-frame detector of ``small``.
+
+    stpn train detection small-baseline --data generated
+    """
+    return replace(small(), prompts=PromptRecipe(predictor="none"))
+
+
+DETECTION_RECIPES: dict[str, Callable[[], DetectionRecipe]] = {
+    function.__name__.replace("_", "-"): function
+    for function in (
+        swin_tiny,
+        swin_tiny_mixer,
+        swin_tiny_released,
+        swin_tiny_baseline,
+        swin_base,
+        small,
+        small_baseline,
+    )
+}
+
+
+@dataclass(frozen=True)
+class SupportOptions:
+    """Other support frames than the recipe's, when testing.
+
+    Attributes:
+        off: no prompts at all.
+        test_sampler: "window" t ± jS, "grid" the multiples of S around t, "causal" the multiples
+            of S before t, "uniform" over the whole video, once.
+        test_support: how many; for "window" and "grid" half on each side.
+        stride: S, frames between support frames.
+    """
+
+    off: bool = False
+    test_sampler: Literal["window", "grid", "causal", "uniform"] | None = None
+    test_support: int | None = None
+    stride: int | None = None
+
+    def change(self, prompts: PromptRecipe) -> PromptRecipe:
+        """Return prompts with what is chosen here in place of the recipe's."""
+        chosen = {
+            name: value
+            for name, value in dataclasses.asdict(self).items()
+            if name != "off" and value is not None
+        }
+        return replace(prompts, **chosen)
+
+
+@dataclass(frozen=True)
+class DemoScale:
+    """How much the demo renders and trains.
+
+    Attributes:
+        train_videos: clips to train on.
+        test_videos: other clips to test on.
+        crop_steps: steps of pretraining on crops.
+        detector_steps: steps of the single-frame detector.
+        finetune_steps: steps of fine-tuning, of the baseline and of STPN.
+        num_pictures: frames to draw.
+    """
+
+    train_videos: int
+    test_videos: int
+    crop_steps: int
+    detector_steps: int
+    finetune_steps: int
+    num_pictures: int
+
+
+SCALES = {
+    "smoke": DemoScale(12, 4, 4, 4, 3, 2),
+    "quick": DemoScale(1500, 64, 400, 900, 300, 12),
+    "full": DemoScale(4000, 200, 1500, 5000, 1500, 24),
+}
+
+
+@dataclass(frozen=True)
+class DemoOptions:
+    """What a user chooses of the demo.
+
+    Attributes:
+        output: folder for results, pictures and weights.
+        size: "quick" takes at most 15 minutes on two CPU cores, "full" trains longer and is meant
+            for a GPU, "smoke" only shows that everything runs.
+        seed: of video, weights and order.
+        device: "cpu", "cuda" or another device of torch; chosen if not given.
+        cache: folder for rendered video; the user's cache folder if not given.
+    """
+
+    output: Path = Path("demo-output")
+    size: Literal["smoke", "quick", "full"] = "quick"
+    seed: int = 0
+    device: str | None = None
+    cache: Path | None = None
+
+    @property
+    def scale(self) -> DemoScale:
+        """How much to render and train."""
+        return SCALES[self.size]
+
+
+def to_json(recipe: DetectionRecipe) -> str:
+    """Write a recipe as JSON text."""
+    return json.dumps(dataclasses.asdict(recipe), indent=2, default=str) + "\n"
+
+
+def from_json(text: str, source: str) -> DetectionRecipe:
+    """Read a recipe from JSON text.
+
+    Args:
+        text: what ``to_json`` wrote.
+        source: where the text is from, for error messages.
+
+    Raises:
+        ValueError: if it is not JSON, or a field is unknown or of a wrong type; names both.
+    """
+    try:
+        values = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{source} is not JSON: {error}") from error
+    try:
+        return typing.cast(DetectionRecipe, _typed(values, DetectionRecipe, "recipe"))
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}") from error
+
+
+def _typed(value: Any, kind: Any, name: str) -> Any:
+    """Turn what JSON can hold back into what a field of that type holds."""
+    if dataclasses.is_dataclass(kind):
+        return _typed_dataclass(value, kind, name)
+    options, origin = typing.get_args(kind), typing.get_origin(kind)
+    if origin in (types.UnionType, typing.Union):  # of one type and None
+        return None if value is None else _typed(value, options[0], name)
+    if origin is tuple and isinstance(value, list):
+        return tuple(_typed(item, options[0], name) for item in value)
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if value in options if origin is Literal else type(value) is kind:
+        return value
+    wanted = kind.__name__ if isinstance(kind, type) else str(kind).removeprefix("typing.")
+    raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
+def _typed_dataclass(value: Any, kind: Any, name: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{name} must be an object, got {value!r}")
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(value.keys() - hints.keys())
+    if unknown:
+        raise ValueError(f"{name} has unknown fields {unknown}; known: {sorted(hints)}")
+    return kind(**{key: _typed(value[key], hints[key], f"{name}.{key}") for key in value})

@@ -1,0 +1,105 @@
+"""Tables for people and json for programs."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from stpn_tasks.files import write_text
+from stpn_tasks.metrics.coco import AveragePrecision
+
+
+def precision_table(
+    models: Mapping[str, Mapping[str, AveragePrecision]], splits: Sequence[str], title: str
+) -> Table:
+    """Return a table of AP, AP50 and AP75 in percent: a row per split, columns per model.
+
+    Args:
+        models: average precision by split, by model.
+        splits: which splits to show, in order; one that a model lacks shows dashes.
+        title: what stands above the table.
+    """
+    table = Table(title=title, title_justify="left")
+    table.add_column("frames", no_wrap=True)
+    for model in models:
+        for name in ("AP", "AP50", "AP75"):
+            table.add_column(f"{model}\n{name}", justify="right")
+    for split in splits:
+        found = [precision.get(split) for precision in models.values()]
+        cells = [
+            _percent(math.nan if values is None else getattr(values, name))
+            for values in found
+            for name in ("ap", "ap50", "ap75")
+        ]
+        table.add_row(split, *cells)
+    return table
+
+
+def print_table(table: Table) -> None:
+    """Print a table, as wide as it needs where the output is no terminal."""
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(table)
+
+
+def precision_json(precision: Mapping[str, AveragePrecision]) -> dict[str, dict[str, float | None]]:
+    """Return average precision by split as json can hold it: percent, null without an object."""
+    return {
+        split: {
+            name: None if math.isnan(value) else round(100 * value, 3)
+            for name, value in dataclasses.asdict(values).items()
+        }
+        for split, values in precision.items()
+    }
+
+
+def environment(device: torch.device | str) -> dict[str, Any]:
+    """Tell on what a number was measured: commit, hardware, versions.
+
+    Args:
+        device: where the network ran.
+    """
+    kind = torch.device(device).type
+    return {
+        "commit": _commit(),
+        "device": torch.cuda.get_device_name(device) if kind == "cuda" else kind,
+        "processor": platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a json file atomically.
+
+    Raises:
+        ValueError: if a number is not finite, which json cannot hold.
+    """
+    write_text(path, json.dumps(values, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def _percent(value: float) -> str:
+    return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this file is in; ``None`` when installed.
+
+    It ends in ``-dirty`` when files differ from it.
+    """
+    folder = str(Path(__file__).parent)
+    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

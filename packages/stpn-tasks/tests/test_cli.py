@@ -1,0 +1,370 @@
+import json
+import re
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from stpn_data.video import VideoReader, VideoWriter
+from stpn_kernels.testing import shared_path
+from stpn_tasks.cli import main
+from stpn_tasks.detection.checkpoint import load_detector, save_detector
+from stpn_tasks.recipes import DETECTION_RECIPES, from_json
+
+SMALLER = (
+    *("--backbone.embed-dim", "16", "--backbone.depths", "1", "1"),
+    *("--backbone.num-heads", "1", "2", "--images.test-size", "32", "--images.max-size", "64"),
+    *("--head.fpn-channels", "16", "--head.fc-dim", "16", "--head.num-proposals", "10"),
+    *("--optim.epoch-size", "4", "--optim.batch-size", "2"),
+    *("--num-workers", "0", "--device", "cpu"),
+)
+GENERATED = ("--data", "generated", "--num-videos", "2")
+
+
+def stpn(*arguments):
+    main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *arguments, code=1):
+    """Run a command that must fail; return its one line of error output."""
+    with pytest.raises(SystemExit) as exit_:
+        stpn(*arguments)
+    assert exit_.value.code == code
+    error = capsys.readouterr().err
+    if code == 2:
+        return error
+    # Progress bars end where they were; the message is the last line, whole.
+    return next(line for line in reversed(error.splitlines()) if line.startswith("stpn: error:"))
+
+
+def train(output, *arguments, recipe="small", data=GENERATED):
+    stpn("train", "detection", recipe, *data, *SMALLER, "--output", output, *arguments)
+    return output / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def video(tmp_path, tiny):
+    videos = tiny.videos(((6, 48, 64),))
+    with VideoWriter(tmp_path / "clip.mp4", 10, (48, 64)) as writer:
+        for index in range(6):
+            writer.write(videos.frame(0, index))
+    return tmp_path / "clip.mp4"
+
+
+COMMANDS = [
+    (),
+    ("demo",),
+    ("train",),
+    ("train", "detection"),
+    *(("train", "detection", name) for name in DETECTION_RECIPES),
+    ("eval",),
+    ("eval", "detection"),
+    ("predict",),
+    ("predict", "detection"),
+    ("recipes",),
+    ("info",),
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(capsys, command):
+    with pytest.raises(SystemExit) as exit_:
+        stpn(*command, "--help")
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert f"usage: stpn {' '.join(command)}".strip() in text
+    assert "Args:" not in text
+
+
+def options_without_help(text):
+    """Return the options of a help text that are followed by nothing but their default."""
+    words = re.sub(r"[│\s]+", " ", text)
+    return re.findall(r"(--[\w.-]+) [^ ]+ \((?:default|required)", words)
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if len(c) >= 2 or c in [("info",)]])
+def test_every_option_is_explained(capsys, command):
+    with pytest.raises(SystemExit):
+        stpn(*command, "--help")
+    assert options_without_help(capsys.readouterr().out) == []
+
+
+def test_recipes_lists_all_with_their_commands(capsys):
+    stpn("recipes")
+    text = capsys.readouterr().out
+    for name in DETECTION_RECIPES:
+        assert f"\n{name}\n    " in f"\n{text}"
+        assert f"    stpn train detection {name} --data" in text
+
+
+def test_info_tells_the_parameters_of_the_paper(capsys):
+    stpn("info", "swin-tiny", "--height", 128, "--width", 160, "--runs", 1, "--device", "cpu")
+    text = capsys.readouterr().out
+    assert "swin-tiny: 128×160, cpu" in text
+    assert "45,012,120 (45.01 M)" in text
+    assert "117,048" in text
+    assert "frames/s" in text
+
+
+def test_training_writes_weights_recipe_and_losses(weights):
+    recipe = from_json((weights.parent / "recipe.json").read_text(), "recipe.json")
+    assert recipe.optim.epoch_size == 4
+    assert recipe.backbone.depths == (1, 1)
+    losses = json.loads((weights.parent / "training.json").read_text())["losses"]
+    assert len(losses) == 1
+    assert losses[0].keys() == {"rpn_objectness", "rpn_box", "roi_classification", "roi_box"}
+    saved = load_detector(weights)
+    assert saved.recipe == recipe
+    assert saved.detector.encoder.predictor is not None
+    assert [path.name for path in (weights.parent / "checkpoints").iterdir()] == ["epoch-1"]
+
+
+def test_the_same_command_gives_the_same_weights(weights, tmp_path):
+    again, expected = load_file(train(tmp_path / "again")), load_file(weights)
+    assert again.keys() == expected.keys()
+    assert all((again[key] == expected[key]).all() for key in expected)
+
+
+def test_a_second_start_in_the_same_folder_goes_on_and_keeps_the_losses(tmp_path, capsys):
+    path = train(tmp_path)
+    before, losses = load_file(path), json.loads((tmp_path / "training.json").read_text())["losses"]
+    train(tmp_path)
+    assert all((load_file(path)[key] == before[key]).all() for key in before)
+    assert json.loads((tmp_path / "training.json").read_text())["losses"] == losses
+    message = refused(capsys, *train_command(tmp_path), "--optim.lr", "0.5")
+    assert f"{tmp_path} holds a run of another recipe" in message
+    message = refused(capsys, *train_command(tmp_path)[:-1], "3")  # clips
+    assert "this data set has" in message
+
+
+def train_command(output):
+    return ("train", "detection", "small", *SMALLER, "--output", output, *GENERATED)
+
+
+def test_training_begins_from_another_detector(tmp_path, capsys):
+    baseline = train(tmp_path / "baseline", recipe="small-baseline")
+    capsys.readouterr()
+    train(tmp_path / "stpn", "--init", baseline)
+    text = capsys.readouterr().out
+    assert f"begins from {baseline}; weights in only one of the two: encoder.predictor." in text
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--batch-size", "2"),
+        ("--support.off",),
+        ("--support.test-sampler", "causal", "--support.test-support", "2"),
+        ("--support.test-sampler", "uniform"),
+    ],
+)
+def test_evaluation_prints_and_writes_precision_by_condition(weights, tmp_path, capsys, options):
+    output = tmp_path / "numbers.json"
+    command = ("eval", "detection", "--weights", weights, *GENERATED, "--split", "test")
+    stpn(*command, "--output", output, "--device", "cpu", *options)
+    text = capsys.readouterr().out
+    assert "Average precision in percent, generated (test)" in " ".join(text.split())
+    for column in (weights.parent.name, "AP", "AP50", "AP75", "all", "deteriorated", "clean"):
+        assert f" {column} " in text
+    numbers = json.loads(output.read_text())
+    assert numbers["weights"] == str(weights)
+    assert numbers["split"] == "test"
+    assert {"all", "clean", "deteriorated"} <= numbers["precision"].keys()
+    assert numbers["precision"]["all"]["ap"] is not None
+    assert numbers["num_frames"] > 0
+    assert numbers["environment"]["device"] == "cpu"
+
+
+def test_prediction_writes_a_video_and_its_boxes(weights, video, tmp_path, capsys):
+    output = tmp_path / "out"
+    stpn("predict", "detection", video, "--weights", weights, "--output", output)
+    assert f"6 frames: {output / 'clip.mp4'} {output / 'clip.json'}" in capsys.readouterr().out
+    assert len(list(VideoReader(output / "clip.mp4"))) == 6
+    assert len(json.loads((output / "clip.json").read_text())["frames"]) == 6
+
+
+def shorten(tmp_path, frames):
+    """Return trees and json files of the real videos with their first frames only."""
+    vod = shared_path("real/vod")
+    root = tmp_path / "ILSVRC"
+    (root / "Lists").mkdir(parents=True)
+    for folder in ("Data", "Annotations"):
+        (root / folder).symlink_to(vod / "ILSVRC" / folder)
+    lists = vod / "ILSVRC" / "Lists"
+    train_list = (lists / "VID_train_15frames.txt").read_text().splitlines(keepends=True)
+    (root / "Lists" / "VID_train_15frames.txt").write_text("".join(train_list[:6]))
+    val = [line.split() for line in (lists / "VID_val_videos.txt").read_text().splitlines()[1:3]]
+    names = [name for name, *_ in val]
+    (root / "Lists" / "VID_val_videos.txt").write_text(
+        "".join(f"{name} {i * frames + 1} 0 {frames}\n" for i, name in enumerate(names))
+    )
+    (tmp_path / "annotations").mkdir()
+    json_file = tmp_path / "annotations" / "imagenet_vid_val.json"
+    values = json.loads((vod / "annotations" / json_file.name).read_text())
+    values["videos"] = [video for video in values["videos"] if video["name"] in names]
+    videos = {video["id"] for video in values["videos"]}
+    values["images"] = [
+        image
+        for image in values["images"]
+        if image["video_id"] in videos and image["frame_id"] < frames
+    ]
+    images = {image["id"] for image in values["images"]}
+    values["annotations"] = [a for a in values["annotations"] if a["image_id"] in images]
+    json_file.write_text(json.dumps(values))
+    return root, json_file
+
+
+def test_real_frames_are_trained_on_and_evaluated_from_the_tree_and_from_json(tmp_path, capsys):
+    root, json_file = shorten(tmp_path, frames=5)
+    weights = train(tmp_path / "run", data=("--data", root))
+    assert len(load_detector(weights).classes) == 30
+    found = []
+    for name, data in (("tree", root), ("json", json_file)):
+        output = tmp_path / f"{name}.json"
+        stpn("eval", "detection", "--weights", weights, "--data", data, "--output", output)
+        found.append(json.loads(output.read_text()))
+    assert found[0]["num_frames"] == found[1]["num_frames"] == 10
+    assert found[0]["precision"] == found[1]["precision"]
+    assert found[0]["precision"]["all"]["ap50"] is not None
+    capsys.readouterr()
+
+    from_json_file = train(tmp_path / "run-json", data=("--data", json_file))
+    frames = root / "Data" / "VID" / "val" / "ILSVRC2015_val_00007006"
+    command = ("predict", "detection", frames, "--weights", from_json_file)
+    stpn(*command, "--output", tmp_path / "out", "--support.test-sampler", "grid")
+    assert f"45 frames: {tmp_path / 'out' / frames.name}.mp4" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_all_real_frames_are_evaluated(tmp_path):
+    vod = shared_path("real/vod")
+    data = ("--data", vod / "annotations" / "imagenet_vid_train.json")
+    weights = train(
+        tmp_path / "run", "--images.test-size", "64", "--images.max-size", "96", data=data
+    )
+    for name, path in (("tree", vod), ("json", vod / "annotations" / "imagenet_vid_val.json")):
+        output = tmp_path / f"{name}.json"
+        stpn("eval", "detection", "--weights", weights, "--data", path, "--output", output)
+    tree, from_file = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("tree", "json"))
+    assert tree["num_frames"] == 315
+    assert tree["precision"] == from_file["precision"]
+
+
+def test_wrong_weights_are_named(weights, video, tmp_path, capsys):
+    command = ("predict", "detection", video, "--output", tmp_path / "out", "--weights")
+    assert "gone.safetensors is not a file" in refused(
+        capsys, *command, tmp_path / "gone.safetensors"
+    )
+    assert "clip.mp4 is not a whole safetensors file" in refused(capsys, *command, video)
+    foreign = tmp_path / "foreign.safetensors"
+    save_file(load_file(weights), foreign)
+    assert f"{foreign} is not a detector" in refused(capsys, *command, foreign)
+    assert not (tmp_path / "out").exists()
+
+
+def test_weights_of_another_model_are_named(weights, tmp_path, capsys):
+    message = refused(capsys, *train_command(tmp_path), "--init", weights, "--head.fc-dim", "8")
+    assert re.search(f"{weights} is of another model; misshapen weights: head.roi_head", message)
+    message = refused(
+        capsys, *train_command(tmp_path / "b"), "--backbone.weights", tmp_path / "b.pth"
+    )
+    assert "b.pth" in message
+
+
+def test_other_classes_are_named(weights, tiny, tmp_path, capsys):
+    other = tmp_path / "model.safetensors"
+    save_detector(other, tiny.detector(tiny.recipe()), tiny.recipe(), ("bright", "dark"))
+    message = refused(capsys, "eval", "detection", "--weights", other, *GENERATED)
+    assert "the detector knows the classes ('bright', 'dark'), the data has (" in message
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (("--data", "nowhere"), "nowhere is neither 'generated', a CocoVID .json, nor a folder"),
+        (("--data", "nowhere.json", "--images", "."), "nowhere.json"),
+        (("--data", "nowhere.json"), "no folder Data/VID near nowhere.json"),
+        (("--data", "."), "Data/VID"),
+        (("--data", ".", "--num-videos", "2"), "num_videos is for generated video"),
+        (("--data", "generated", "--num-videos", "0"), "num_videos=0"),
+    ],
+)
+def test_missing_data_is_named(weights, tmp_path, monkeypatch, capsys, data, message):
+    monkeypatch.chdir(tmp_path)
+    assert message in refused(capsys, "eval", "detection", "--weights", weights, *data)
+    assert message in refused(capsys, "train", "detection", "small", *SMALLER, *data)
+
+
+def test_a_broken_video_is_named(weights, video, tmp_path, capsys):
+    command = ("--weights", weights, "--output", tmp_path / "out")
+    video.write_bytes(video.read_bytes()[:500])
+    message = refused(capsys, "predict", "detection", video, *command)
+    assert re.search(r"clip\.mp4: not a video, or a damaged one", message)
+    message = refused(capsys, "predict", "detection", tmp_path / "no.mp4", *command)
+    assert "no.mp4: no such file or folder" in message
+
+
+def test_a_folder_with_a_damaged_frame_is_written_up_to_it(weights, tmp_path, tiny, capsys):
+    import cv2
+
+    videos, folder = tiny.videos(((4, 48, 64),)), tmp_path / "frames"
+    folder.mkdir()
+    for index in range(4):
+        cv2.imwrite(str(folder / f"{index}.png"), videos.frame(0, index))
+    damaged = folder / "2.png"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    output = tmp_path / "out"
+    message = refused(
+        capsys, "predict", "detection", folder, "--weights", weights, "--output", output
+    )
+    assert "2.png" in message
+    assert len(json.loads((output / "frames.json").read_text())["frames"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("train", "detection", "small", *GENERATED, "--optim.batch-sise", "2"),
+            "--optim.batch-sise",
+        ),
+        (("train", "detection", "huge", *GENERATED), "huge"),
+        (("train", "detection", "small"), "--data"),
+        (("train", "detection", "small", *GENERATED, "--optim.epochs", "many"), "many"),
+        (
+            ("train", "detection", "small", *GENERATED, "--optim.epochs", "0"),
+            "optim.epochs must be",
+        ),
+        (("train", "detection", "small", *GENERATED, "--split", "tst"), "tst"),
+        (("eval", "detection", *GENERATED), "--weights"),
+        (("predict", "detection"), "PATH"),
+        (("info", "huge"), "huge"),
+        (("frobnicate",), "frobnicate"),
+        ((), "demo"),
+    ],
+)
+def test_a_misspelt_command_line_is_explained(capsys, arguments, message):
+    assert message in refused(capsys, *arguments, code=2)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--device", "tpu"), "device 'tpu' is not there"),
+        (("--prompts.num-prompts", "0"), "num_prompts must be at least 1, got 0"),
+        (("--backbone.name", "resnet50"), "no promptable backbone 'resnet50'"),
+        (("--prompts.num-support", "3"), "num_frames must be even"),
+        (("--seed", "-1"), "eed"),
+    ],
+)
+def test_values_that_cannot_be_are_named(tmp_path, capsys, options, message):
+    assert message in refused(capsys, *train_command(tmp_path), *options)
+
+
+def test_odd_windows_are_named(weights, capsys):
+    command = ("eval", "detection", "--weights", weights, *GENERATED, "--support.test-support", "3")
+    assert "prompts.test_support must be even" in refused(capsys, *command)

@@ -1,0 +1,90 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from stpn_tasks.draw import COLOURS, draw_boxes, enlarge, side_by_side
+
+GREY = np.full((60, 80, 3), 128, np.uint8)
+CLASSES = ("cat", "dog")
+
+
+def boxes(*rows):
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+def test_a_box_is_drawn_in_the_colour_of_its_class_and_the_image_stays_as_it_was():
+    image = GREY.copy()
+    drawn = draw_boxes(image, boxes((10, 30, 50, 55)), np.array([1]), CLASSES)
+    assert (image == GREY).all()
+    assert drawn.shape == GREY.shape
+    assert drawn.dtype == np.uint8
+    for y, x in ((55, 30), (40, 10), (40, 50)):  # bottom, left and right edge
+        assert tuple(drawn[y, x]) == COLOURS[1]
+    assert (drawn[35:50, 15:45] == 128).all()  # not filled
+    assert (drawn[57:] == 128).all()
+
+
+def test_the_name_stands_above_the_box_inside_the_image():
+    above = draw_boxes(GREY, boxes((10, 30, 50, 55)), np.array([0]), CLASSES)
+    assert (above[20:30] != 128).any()
+    top = draw_boxes(
+        GREY, boxes((70, 0, 79, 59)), np.array([0]), CLASSES, np.array([0.5], np.float32)
+    )
+    assert (top[2:8, 30:70] != 128).any()  # moved left, so that all of it is seen
+
+
+def test_scores_are_written():
+    one, other = (
+        draw_boxes(
+            GREY, boxes((10, 30, 50, 55)), np.array([0]), CLASSES, np.array([score], np.float32)
+        )
+        for score in (0.11, 0.88)
+    )
+    assert (one != other).any()
+
+
+def test_no_boxes_leave_the_image():
+    assert (draw_boxes(GREY, boxes(), np.zeros(0, np.int64), CLASSES) == GREY).all()
+
+
+def test_boxes_without_labels_are_refused():
+    with pytest.raises(ValueError, match="zip"):
+        draw_boxes(GREY, boxes((1, 2, 3, 4)), np.zeros(0, np.int64), CLASSES)
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(*[st.floats(-200, 200, width=32)] * 4), max_size=4),
+    st.integers(0, 30),
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+)
+def test_any_box_on_any_image_can_be_drawn(rows, label, size):
+    image = np.zeros((*size, 3), np.uint8)
+    labels = np.full(len(rows), label)
+    names = [f"class {i}" for i in range(31)]
+    assert draw_boxes(image, boxes(*rows), labels, names).shape == image.shape
+
+
+def test_images_stand_side_by_side_below_their_captions():
+    images = [np.full((20, 30, 3), value, np.uint8) for value in (0, 100, 200)]
+    picture = side_by_side(images, ("a", "b", "c"))
+    assert picture.shape == (20 + 24, 3 * 30 + 2 * 6, 3)
+    for column, image in enumerate(images):
+        left = column * 36
+        assert (picture[24:, left : left + 30] == image).all()
+        assert (picture[:24, left : left + 30] < 100).any()  # dark letters
+    assert (picture[:, 30:36] == 255).all()
+
+
+def test_a_caption_for_every_image():
+    with pytest.raises(ValueError, match="zip"):
+        side_by_side([GREY, GREY], ("one",))
+
+
+def test_enlarging_repeats_pixels():
+    image = np.arange(2 * 3 * 3, dtype=np.uint8).reshape(2, 3, 3)
+    large = enlarge(image, 3)
+    assert large.shape == (6, 9, 3)
+    assert (large[::3, ::3] == image).all()
+    assert (large[2::3, 1::3] == image).all()

@@ -1,0 +1,70 @@
+import math
+import subprocess
+
+import pytest
+import torch
+from rich.console import Console
+
+from stpn_tasks import report
+from stpn_tasks.metrics import AveragePrecision
+from stpn_tasks.report import environment, precision_json, precision_table, print_table
+
+NAN = math.nan
+BASELINE = {"all": AveragePrecision(0.12345, 0.5, 0.25, NAN, 0.1, 1.0)}
+STPN = {**BASELINE, "clean": AveragePrecision(0.2, 0.6, NAN, NAN, NAN, NAN)}
+
+
+def rendered(table):
+    console = Console(width=120)
+    with console.capture() as capture:
+        console.print(table)
+    return capture.get()
+
+
+def test_the_table_has_a_row_per_split_in_percent_and_a_dash_for_what_is_not_there():
+    table = precision_table({"baseline": BASELINE, "STPN": STPN}, ("all", "clean"), "Results")
+    text = rendered(table)
+    assert "Results" in text
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
+    rows = {row[0]: row[1:] for row in rows if row}
+    assert rows["all"] == ["12.3", "50.0", "25.0"] * 2
+    assert rows["clean"] == ["–", "–", "–", "20.0", "60.0", "–"]
+
+
+def test_a_wide_table_is_whole_where_the_output_is_no_terminal(capsys):
+    models = dict.fromkeys(("baseline", "STPN", "a longer name"), STPN)
+    print_table(precision_table(models, ("all", "deteriorated"), "Results"))
+    text = capsys.readouterr().out
+    assert "deteriorated" in text
+    assert "a longer" in text
+    assert text.count("AP75") == 3
+
+
+def test_json_has_percent_and_null_where_there_is_no_object():
+    values = precision_json(STPN)
+    assert values["all"] == {
+        "ap": 12.345,
+        "ap50": 50.0,
+        "ap75": 25.0,
+        "ap_small": None,
+        "ap_medium": 10.0,
+        "ap_large": 100.0,
+    }
+    assert values["clean"]["ap75"] is None
+
+
+def test_a_number_says_where_it_was_measured():
+    values = environment(torch.device("cpu"))
+    assert values["device"] == "cpu"
+    assert values["torch"] == torch.__version__
+    assert values["threads"] == torch.get_num_threads()
+    assert values.keys() == {"commit", "device", "processor", "threads", "python", "torch"}
+
+
+@pytest.mark.parametrize("error", [OSError("no git"), subprocess.CalledProcessError(128, "git")])
+def test_without_git_there_is_no_commit(monkeypatch, error):
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(report.subprocess, "run", fail)
+    assert environment("cpu")["commit"] is None
