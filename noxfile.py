@@ -93,7 +93,7 @@ def alone(session: nox.Session, package: str) -> None:
     if package == "packages/stpn-data":
         needed = [f"./{package}", "./kernels"]  # the tests share helpers of stpn_kernels.testing
     session.install(*needed, "pytest", "hypothesis")
-    session.run("pytest", "-m", "not slow and not gpu", f"{package}/tests", env=TEST_ENV)
+    session.run("pytest", "-m", "not slow and not gpu", package, env=TEST_ENV)
 
 
 @nox.session(**shared)

@@ -93,7 +93,11 @@ def test_examples_run(path):
 
 
 def test_links_in_the_docs_lead_somewhere():
-    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *(ROOT / p / "README.md" for p in PACKAGES)]
+    pages = [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *(ROOT / p / "README.md" for p in PACKAGES),
+    ]
     for page in pages:
         for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
             if not target.startswith("http"):

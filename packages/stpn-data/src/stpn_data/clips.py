@@ -105,10 +105,10 @@ class ClipDataset(Dataset[Clip]):
             raise IndexError(f"clip {i} is not one of {len(self)}")
         video, index = self.places[i]
         random = Random(f"{self.seed}/{int(self._epoch)}/{i}")
+        # Drawn first, so that clips with and without support frames are transformed alike.
+        generator = torch.Generator().manual_seed(random.getrandbits(63))
         clip = self._read(video, index, self._support(video, index, random))
-        if self.transform is None:
-            return clip
-        return self.transform(clip, torch.Generator().manual_seed(random.getrandbits(63)))
+        return clip if self.transform is None else self.transform(clip, generator)
 
     def _support(self, video: int, index: int, random: Random) -> list[int]:
         length = self.dataset.videos[video].num_frames
