@@ -145,14 +145,24 @@ def test_norms_and_position_tables_do_not_decay_and_frozen_parameters_are_left_o
             self.frozen = nn.Parameter(torch.zeros(7), requires_grad=False)
 
     block = Block()
-    decayed, kept = parameter_groups(block, 0.05)
+    groups = parameter_groups(block, replace(OPTIM, weight_decay=0.05))
+    decayed, kept = sorted(groups, key=lambda group: -group["weight_decay"])
     assert (decayed["weight_decay"], kept["weight_decay"]) == (0.05, 0.0)
+    assert decayed["factor"] == kept["factor"] == 1.0
     assert {id(p) for p in decayed["params"]} == {
         id(p) for p in (block.queries, block.linear.weight, block.linear.bias)
     }
     assert {id(p) for p in kept["params"]} == {
         id(p) for p in (block.norm1.weight, block.norm1.bias, block.relative_position_bias_table)
     }
+
+
+def test_the_backbone_has_a_rate_of_its_own():
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    groups = parameter_groups(model, replace(OPTIM, backbone_factor=0.1))
+    factors = {id(p): group["factor"] for group in groups for p in group["params"]}
+    assert factors[id(model["backbone"].weight)] == 0.1
+    assert factors[id(model["head"].bias)] == 1.0
 
 
 def test_training_learns_and_returns_the_losses_of_every_epoch():

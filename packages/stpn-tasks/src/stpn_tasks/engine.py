@@ -112,21 +112,24 @@ class EpochSampler(Sampler[int]):
             left -= len(order)
 
 
-def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Split trained parameters into those that decay and those that do not.
+def parameter_groups(model: nn.Module, optim: OptimRecipe) -> list[dict[str, Any]]:
+    """Group trained parameters by what the optimiser does to them.
 
-    As in the authors' recipe, norms and relative-position tables do not; biases and the learned
-    queries do.
+    As in the authors' recipe, norms and relative-position tables do not decay; biases and the
+    learned queries do. The rate of a group is that of the schedule times its ``factor``.
     """
-    decayed: list[nn.Parameter] = []
-    kept: list[nn.Parameter] = []
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             still = "norm" in name or "relative_position_bias_table" in name
-            (kept if still else decayed).append(parameter)
+            groups.setdefault(("backbone." in name, still), []).append(parameter)
     return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": kept, "weight_decay": 0.0},
+        {
+            "params": parameters,
+            "weight_decay": 0.0 if still else optim.weight_decay,
+            "factor": optim.backbone_factor if in_backbone else 1.0,
+        }
+        for (in_backbone, still), parameters in groups.items()
     ]
 
 
@@ -193,7 +196,7 @@ def train(
         drop_last=len(order) >= optim.batch_size * accelerator.num_processes,
         generator=torch.Generator().manual_seed(seed),  # of its own: draws nothing of the model's
     )
-    optimizer = torch.optim.AdamW(parameter_groups(model, optim.weight_decay), lr=optim.lr)
+    optimizer = torch.optim.AdamW(parameter_groups(model, optim), lr=optim.lr)
     module = model
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
     history = _resume(accelerator, checkpoints, len(dataset))
@@ -215,8 +218,9 @@ def train(
             sums: dict[str, float] = {}
             for index, batch in enumerate(loader):
                 step = epoch * steps + index
+                rate = optim.lr * learning_rate_factor(step, optim, steps)
                 for group in optimizer.param_groups:
-                    group["lr"] = optim.lr * learning_rate_factor(step, optim, steps)
+                    group["lr"] = rate * group["factor"]
                 losses = model(batch)
                 values = _finite(losses, step)
                 accelerator.backward(losses.total)

@@ -118,6 +118,7 @@ class OptimRecipe:
 
     Attributes:
         lr: learning rate at batch size ``batch_size`` times the number of processes.
+        backbone_factor: of the learning rate, for the backbone.
         weight_decay: of all weights but norms and relative-position tables.
         batch_size: clips per process and step.
         epochs: passes over the training clips.
@@ -132,6 +133,7 @@ class OptimRecipe:
     """
 
     lr: float = 2.5e-5
+    backbone_factor: float = 1.0
     weight_decay: float = 0.05
     batch_size: int = 1
     epochs: int = 9
