@@ -6,11 +6,12 @@ again when what it is made from changes.
 
 import hashlib
 import os
+import sys
 from pathlib import Path
 
 import nox
 
-nox.needs_version = ">=2025.2.9"
+nox.needs_version = ">=2024.4.15"
 nox.options.sessions = ["lint", "types", "tests", "shapes"]
 
 # In the order of their dependencies; the only list of packages in Python.
@@ -26,34 +27,45 @@ TOOLS = "requirements-dev.txt"
 # One thread per test process: two processes on two cores, and the same sums everywhere.
 TEST_ENV = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
 
-shared = {"venv_location": ".nox/stpn", "reuse_venv": True}
+ENVIRONMENT = Path(".nox", "stpn")
+TOOL_FOLDER = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
+
+# nox would make an environment per session; these run in the one that `install` makes.
+shared = {"venv_backend": "none"}
 
 
 def install(session: nox.Session) -> None:
     inputs = [Path(TOOLS), *(Path(package, "pyproject.toml") for package in PACKAGES)]
     made_from = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
-    stamp = Path(session.virtualenv.location, "made-from.txt")
+    stamp = ENVIRONMENT / "made-from.txt"
     if stamp.exists() and stamp.read_text() == made_from:
         session.log("environment is up to date")
         return
-    session.install("-r", TOOLS)
+    session.run(sys.executable, "-m", "venv", str(ENVIRONMENT), external=True)
+    run(session, "python", "-m", "pip", "install", "-r", TOOLS)
     stamp.write_text(made_from)
+
+
+def run(
+    session: nox.Session, tool: str, *arguments: str, env: dict[str, str] | None = None
+) -> None:
+    session.run(str((TOOL_FOLDER / tool).absolute()), *arguments, env=env, external=True)
 
 
 @nox.session(**shared)
 def lint(session: nox.Session) -> None:
     """Check style, formatting and the direction of imports."""
     install(session)
-    session.run("ruff", "check", ".")
-    session.run("ruff", "format", "--check", ".")
-    session.run("lint-imports")
+    run(session, "ruff", "check", ".")
+    run(session, "ruff", "format", "--check", ".")
+    run(session, "lint-imports")
 
 
 @nox.session(**shared)
 def types(session: nox.Session) -> None:
     """Check types, strictly."""
     install(session)
-    session.run("mypy", *SOURCES)
+    run(session, "mypy", *SOURCES)
 
 
 @nox.session(**shared)
@@ -61,7 +73,7 @@ def tests(session: nox.Session) -> None:
     """Run the tests of all packages; arguments go to pytest (``-- -m slow`` for the slow ones)."""
     install(session)
     arguments = session.posargs or ["-m", "not slow and not gpu"]
-    session.run("pytest", "-n", "auto", *arguments, env=TEST_ENV)
+    run(session, "pytest", "-n", "auto", *arguments, env=TEST_ENV)
 
 
 @nox.session(**shared)
@@ -70,7 +82,8 @@ def shapes(session: nox.Session) -> None:
     install(session)
     packages = "stpn_kernels,stpn_core,stpn_backbones,stpn_tasks"
     skipped = "not slow and not gpu and not compile and not without_shape_checks"
-    session.run(
+    run(
+        session,
         "pytest",
         *("-n", "auto", "-m", skipped, f"--jaxtyping-packages={packages},beartype.beartype"),
         *session.posargs,
@@ -82,7 +95,7 @@ def shapes(session: nox.Session) -> None:
 def gpu(session: nox.Session) -> None:
     """Run the tests that need a CUDA device."""
     install(session)
-    session.run("pytest", "-m", "gpu", *session.posargs)
+    run(session, "pytest", "-m", "gpu", *session.posargs)
 
 
 @nox.session(venv_backend="uv|virtualenv")
@@ -100,15 +113,15 @@ def alone(session: nox.Session, package: str) -> None:
 def demo(session: nox.Session) -> None:
     """Run ``stpn demo``; arguments go to it (``-- --help``)."""
     install(session)
-    session.run("stpn", "demo", *session.posargs)
+    run(session, "stpn", "demo", *session.posargs)
 
 
 @nox.session(**shared)
 def bench(session: nox.Session) -> None:
     """Time the operators and the backbones against named peers, in one run each."""
     install(session)
-    session.run("python", "kernels/benchmarks/bench_operators.py", *session.posargs)
-    session.run("python", "benchmarks/bench_backbones.py", *session.posargs)
+    run(session, "python", "kernels/benchmarks/bench_operators.py", *session.posargs)
+    run(session, "python", "benchmarks/bench_backbones.py", *session.posargs)
 
 
 @nox.session(**shared)
@@ -118,4 +131,4 @@ def wheels(session: nox.Session) -> None:
     output = Path("wheels")
     os.makedirs(output, exist_ok=True)
     projects = [f"./{package}" for package in PACKAGES]
-    session.run("python", "-m", "pip", "wheel", "--no-deps", "-w", str(output), *projects)
+    run(session, "python", "-m", "pip", "wheel", "--no-deps", "-w", str(output), *projects)
