@@ -118,19 +118,22 @@ def parameter_groups(model: nn.Module, optim: OptimRecipe) -> list[dict[str, Any
     As in the authors' recipe, norms and relative-position tables do not decay; biases and the
     learned queries do. The rate of a group is that of the schedule times its ``factor``.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             still = "norm" in name or "relative_position_bias_table" in name
-            groups.setdefault(("backbone." in name, still), []).append(parameter)
+            decay = 0.0 if still else optim.weight_decay
+            groups.setdefault((_rate_factor(name, optim), decay), []).append(parameter)
     return [
-        {
-            "params": parameters,
-            "weight_decay": 0.0 if still else optim.weight_decay,
-            "factor": optim.backbone_factor if in_backbone else 1.0,
-        }
-        for (in_backbone, still), parameters in groups.items()
+        {"params": parameters, "weight_decay": decay, "factor": factor}
+        for (factor, decay), parameters in groups.items()
     ]
+
+
+def _rate_factor(name: str, optim: OptimRecipe) -> float:
+    if "backbone." in name:
+        return optim.backbone_factor
+    return optim.predictor_factor if "predictor." in name else 1.0
 
 
 def learning_rate_factor(step: int, optim: OptimRecipe, steps_per_epoch: int) -> float:

@@ -27,7 +27,6 @@ from stpn_tasks.detection.inference import FramePreparation, TestSampler
 from stpn_tasks.recipes import BackboneRecipe, DetectionRecipe, PromptRecipe
 
 PREDICTORS: dict[str, type[PromptPredictor]] = {
-    "transformer": TransformerPredictor,
     "mixer": MixerPredictor,
     "attention": AttentionPredictor,
     "average": AveragePredictor,
@@ -52,11 +51,7 @@ def build_detector(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)
         backbone = _build_backbone(recipe.backbone, load_weights)
-        predictor = None
-        if prompts.predictor != "none":
-            predictor = PREDICTORS[prompts.predictor].for_backbone(
-                backbone, prompts.num_prompts, deep=prompts.deep
-            )
+        predictor = _build_predictor(prompts, backbone)
         return VideoDetector(
             VideoEncoder(backbone, predictor, support_grad=prompts.support_grad),
             FasterRCNN(
@@ -78,6 +73,20 @@ def _build_backbone(recipe: BackboneRecipe, load_weights: bool) -> PromptedSwin:
         drop_path_rate=recipe.drop_path_rate,
         **{name: value for name, value in widths.items() if value is not None},
     )
+
+
+def _build_predictor(recipe: PromptRecipe, backbone: PromptedSwin) -> PromptPredictor | None:
+    if recipe.predictor == "none":
+        return None
+    if recipe.predictor == "transformer":
+        return TransformerPredictor.for_backbone(
+            backbone, recipe.num_prompts, deep=recipe.deep, ffn_dim=recipe.ffn_dim
+        )
+    if recipe.ffn_dim is not None:
+        raise ValueError(
+            f"prompts.ffn_dim is for the transformer predictor, not for {recipe.predictor}"
+        )
+    return PREDICTORS[recipe.predictor].for_backbone(backbone, recipe.num_prompts, deep=recipe.deep)
 
 
 def build_train_sampler(prompts: PromptRecipe) -> BilateralRandomSampler | None:
