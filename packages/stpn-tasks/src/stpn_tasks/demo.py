@@ -44,8 +44,6 @@ from stpn_tasks.recipes import (
 from stpn_tasks.report import environment, precision_json, precision_table, print_table, write_json
 
 SPLITS = ("all", "deteriorated", "clean")
-
-
 CROP_BATCH = 48
 
 
@@ -73,7 +71,6 @@ def run_demo(options: DemoOptions) -> Path:
             "command": f"stpn demo --size {options.size} --seed {options.seed}",
             "minutes": round(minutes, 2),
             "environment": environment(device),
-            "options": asdict(options),
             "scale": asdict(scale),
             "models": {name: precision_json(values) for name, values in results.items()},
         },
