@@ -19,7 +19,7 @@ def make_recipe(predictor="transformer", **prompts):
     return replace(
         recipe,
         backbone=BackboneRecipe(drop_path_rate=0.0, embed_dim=16, depths=(1, 1), num_heads=(1, 2)),
-        prompts=replace(recipe.prompts, predictor=predictor, **options),
+        prompts=replace(recipe.prompts, predictor=predictor, ffn_dim=None, **options),
         head=HeadRecipe(
             fpn_channels=16,
             fc_dim=16,

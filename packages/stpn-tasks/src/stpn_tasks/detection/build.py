@@ -83,9 +83,7 @@ def _build_predictor(recipe: PromptRecipe, backbone: PromptedSwin) -> PromptPred
             backbone, recipe.num_prompts, deep=recipe.deep, ffn_dim=recipe.ffn_dim
         )
     if recipe.ffn_dim is not None:
-        raise ValueError(
-            f"prompts.ffn_dim is for the transformer predictor, not for {recipe.predictor}"
-        )
+        raise ValueError(f"prompts.ffn_dim must be None for the predictor {recipe.predictor!r}")
     return PREDICTORS[recipe.predictor].for_backbone(backbone, recipe.num_prompts, deep=recipe.deep)
 
 
