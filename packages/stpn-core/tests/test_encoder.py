@@ -1,7 +1,13 @@
 import pytest
 import torch
 
-from stpn_core import MixerPredictor, TransformerPredictor, VideoEncoder, check_images
+from stpn_core import (
+    MixerPredictor,
+    StaticPrompts,
+    TransformerPredictor,
+    VideoEncoder,
+    check_images,
+)
 
 
 @pytest.fixture
@@ -101,3 +107,31 @@ def test_widths_of_another_backbone_are_refused(backbone):
 def test_an_encoder_without_predictor_takes_no_support(backbone):
     with pytest.raises(ValueError, match="no predictor"):
         VideoEncoder(backbone, None)(torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 3, 16, 16))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_static_prompts_need_no_support_and_are_the_same_for_every_clip(backbone, deep):
+    static = StaticPrompts.for_backbone(backbone, 3, deep=deep)
+    encoder = VideoEncoder(backbone, static).eval()
+    assert not encoder.takes_support
+    prompts = static(2)
+    assert [tuple(p.shape) for p in prompts] == [(2, 3, 16)] * (2 if deep else 1)
+    assert all(torch.equal(p[0], p[1]) for p in prompts)
+    frame = torch.randn(2, 3, 16, 24)
+    features = encoder(frame, None)[0]
+    torch.testing.assert_close(features, backbone(frame, prompts)[0])
+    assert not torch.allclose(features, backbone(frame)[0])
+    streamed = encoder.stream(None).push(frame)[0].features[0]
+    torch.testing.assert_close(streamed, features)
+    features[:, 0].sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in static.prompts)
+
+
+def test_static_prompts_refuse_support_and_widths_of_another_backbone(backbone):
+    encoder = VideoEncoder(backbone, StaticPrompts.for_backbone(backbone, 3))
+    with pytest.raises(ValueError, match="takes no support frames"):
+        encoder(torch.zeros(1, 3, 16, 16), torch.zeros(1, 1, 3, 16, 16))
+    with pytest.raises(ValueError, match=r"widths \(32,\); the backbone takes \(16,\)"):
+        VideoEncoder(backbone, StaticPrompts((32,), 2))
+    with pytest.raises(ValueError, match="must be positive, got 0"):
+        StaticPrompts((16,), 0)

@@ -11,6 +11,7 @@ from stpn_core import (
     TransformerPredictor,
     convert_released_predictor,
 )
+from stpn_kernels import support_attend
 from stpn_kernels.testing import as_tensors, assert_golden, load_golden
 
 PREDICTORS = [TransformerPredictor, MixerPredictor, AttentionPredictor, AveragePredictor]
@@ -108,6 +109,48 @@ def test_transformer_is_equations_2_to_4():
     torch.testing.assert_close(model(support, (2, 2))[0], model.ffn(model.output_norm(hidden)))
 
 
+def one_head(attention, tokens, queries, head):
+    """Return the attention of one head, written out: keys are made here."""
+    rows = slice(head * 16 // attention.num_heads, (head + 1) * 16 // attention.num_heads)
+    query = attention.query(queries)[:, rows]  # (P, d)
+    key = attention.key(tokens)[..., rows]  # (B, T, d)
+    return ((query @ key.mT) / query.shape[-1] ** 0.5).softmax(-1)  # (B, P, T)
+
+
+@pytest.mark.parametrize("predictor", [TransformerPredictor, AttentionPredictor])
+@pytest.mark.parametrize("num_heads", [1, 4])
+def test_the_attention_map_is_what_the_prompts_are_made_of(predictor, num_heads):
+    torch.manual_seed(0)
+    model = predictor(24, (16,), 3, num_heads=num_heads).double()
+    attention = model.attention
+    torch.nn.init.normal_(attention.key.bias)  # drops out
+    embeddings = model.embed(torch.randn(2 * 5, 6, 24, dtype=torch.double), (2, 3))
+    embeddings = embeddings.unflatten(0, (2, 5))  # (B, K, N, D)
+    weights = model.attention_map(embeddings)
+    assert weights.shape == (2, 3, 5, 6)
+    torch.testing.assert_close(weights.sum((2, 3)), torch.ones(2, 3, dtype=torch.double))
+
+    queries = model.queries
+    if isinstance(model, TransformerPredictor):
+        queries = model.query_norm(queries)
+    tokens = embeddings.flatten(1, 2)  # (B, K*N, D)
+    heads = [one_head(attention, tokens, queries, head) for head in range(num_heads)]
+    torch.testing.assert_close(weights.flatten(2), torch.stack(heads).mean(0))
+    # The sum of weight times token is linear in the weights: means over heads agree.
+    attended = support_attend(attention._absorbed(queries), embeddings)  # (B, P, h, D)
+    torch.testing.assert_close(
+        torch.einsum("bpkn,bknd->bpd", weights, embeddings), attended.mean(2)
+    )
+
+
+def test_the_attention_map_of_half_precision_still_adds_up_to_one():
+    torch.manual_seed(0)
+    model = TransformerPredictor(24, (16,), 3).bfloat16()
+    weights = model.attention_map(torch.randn(2, 4, 49, 16, dtype=torch.bfloat16))
+    assert weights.dtype == torch.float32
+    torch.testing.assert_close(weights.sum((2, 3)), torch.ones(2, 3))
+
+
 def test_mixer_is_equations_5_to_7():
     torch.manual_seed(0)
     model = MixerPredictor(24, (16,), 3, grid_size=(2, 2)).double()
@@ -185,3 +228,19 @@ def test_bad_heads_and_too_few_tokens_are_named():
 def test_foreign_predictor_weights_are_named():
     with pytest.raises(KeyError, match="'head.weight' is not a weight"):
         convert_released_predictor({"head.weight": torch.from_numpy(np.zeros(1))})
+
+
+@pytest.mark.parametrize("kind", [TransformerPredictor, AttentionPredictor, AveragePredictor])
+def test_a_centred_predictor_reduces_the_mean_token_to_zero(kind):
+    torch.manual_seed(0)
+    predictor = kind(24, (16,), 3)
+    tokens = torch.randn(64, 12, 24) + 5 * torch.randn(24)  # far from zero, as real ones are
+    predictor.centre(tokens.mean((0, 1)))
+    reduced = predictor.reduction(tokens)
+    assert reduced.mean((0, 1)).abs().max() < 1e-4
+    assert reduced.abs().mean() > 0.1
+
+
+def test_the_mixer_has_nothing_to_centre():
+    with pytest.raises(ValueError, match="MixerPredictor has no reduction"):
+        MixerPredictor(24, (16,), 3).centre(torch.zeros(24))

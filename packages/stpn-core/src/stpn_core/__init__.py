@@ -10,7 +10,7 @@ from stpn_core.predictors import (
     TransformerPredictor,
     convert_released_predictor,
 )
-from stpn_core.prompts import PromptProjection
+from stpn_core.prompts import PromptProjection, StaticPrompts
 from stpn_core.stream import EncodedFrame, Sampler, StreamState, SupportMemory, VideoStream
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "PromptProjection",
     "PromptableBackbone",
     "Sampler",
+    "StaticPrompts",
     "StreamState",
     "SupportMemory",
     "TransformerPredictor",

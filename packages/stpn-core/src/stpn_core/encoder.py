@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from stpn_core.images import check_images
 from stpn_core.predictors import PromptPredictor
+from stpn_core.prompts import StaticPrompts
 from stpn_core.stream import Sampler, StreamState, VideoStream
 
 
@@ -53,8 +54,9 @@ class VideoEncoder(nn.Module):
 
     Args:
         backbone: any module that satisfies ``PromptableBackbone``.
-        predictor: makes the prompts; ``None`` leaves the plain backbone, the single-frame
-            baseline, behind the same interface.
+        predictor: makes the prompts of the support frames. ``None`` leaves the plain backbone,
+            the single-frame baseline, behind the same interface; ``StaticPrompts`` are learned
+            prompts that need no support frames.
         support_grad: let gradients flow through the backbone's pass over the support frames.
             The authors do not (default), which more than halves the cost of a training step.
 
@@ -65,7 +67,7 @@ class VideoEncoder(nn.Module):
     def __init__(
         self,
         backbone: PromptableBackbone,
-        predictor: PromptPredictor | None,
+        predictor: PromptPredictor | StaticPrompts | None,
         *,
         support_grad: bool = False,
     ) -> None:
@@ -76,6 +78,11 @@ class VideoEncoder(nn.Module):
         self.predictor = predictor
         self.support_grad = support_grad
 
+    @property
+    def takes_support(self) -> bool:
+        """Whether support frames have a say: there is a predictor that reads them."""
+        return isinstance(self.predictor, PromptPredictor)
+
     def forward(
         self,
         frame: Float[Tensor, "B 3 H W"],
@@ -85,7 +92,8 @@ class VideoEncoder(nn.Module):
 
         Args:
             frame: current frames, normalised as the backbone's weights expect.
-            support: K support frames of each, of any one size; ``None`` encodes without prompts.
+            support: K support frames of each, of any one size; ``None`` encodes without prompts,
+                or with static ones if the encoder has them.
 
         Returns:
             Feature maps ``(B, C_i, H_i, W_i)``, high to low resolution.
@@ -96,7 +104,9 @@ class VideoEncoder(nn.Module):
         """
         check_images(frame, "frame", 4)
         if support is None:
-            return self.backbone(frame)
+            predictor = self.predictor
+            static = predictor(len(frame)) if isinstance(predictor, StaticPrompts) else None
+            return self.backbone(frame, static)
         check_images(support, "support", 5)
         if support.shape[0] != frame.shape[0]:
             raise ValueError(
@@ -107,7 +117,7 @@ class VideoEncoder(nn.Module):
     def prompts(self, support: Float[Tensor, "B K 3 h w"]) -> list[Tensor]:
         """Predict prompts from support frames: one tensor ``(B, P, D_i)`` per prompted layer."""
         embeddings = self.embed(support.flatten(0, 1))  # (B*K, n, d)
-        return self._predictor.predict(embeddings.unflatten(0, support.shape[:2]))
+        return self.predict(embeddings.unflatten(0, support.shape[:2]))
 
     def embed(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B n d"]:
         """Return what the predictor needs of single support frames."""
@@ -115,6 +125,10 @@ class VideoEncoder(nn.Module):
             tokens = self.backbone.embed(images)  # (B, N, C)
         grid = self.backbone.grid_size(images.shape[-2], images.shape[-1])
         return self._predictor.embed(tokens, grid)
+
+    def predict(self, embeddings: Float[Tensor, "B K n d"]) -> list[Tensor]:
+        """Predict prompts from what `embed` returned for K support frames."""
+        return self._predictor.predict(embeddings)
 
     def stream(self, sampler: Sampler | None, state: StreamState | None = None) -> VideoStream:
         """Return a stream that is fed the frames of a video one by one.
@@ -131,20 +145,23 @@ class VideoEncoder(nn.Module):
 
     @property
     def _predictor(self) -> PromptPredictor:
-        if self.predictor is None:
+        if not isinstance(self.predictor, PromptPredictor):
             raise ValueError("this encoder has no predictor: it takes no support frames")
         return self.predictor
 
 
-def _check_widths(backbone: PromptableBackbone, predictor: PromptPredictor) -> None:
-    if predictor.embed_dim != backbone.embed_dim:
-        raise ValueError(
-            f"the predictor reads tokens of width {predictor.embed_dim}, "
-            f"the backbone gives {backbone.embed_dim}"
-        )
-    widths = predictor.projection.prompt_dims
+def _check_widths(backbone: PromptableBackbone, predictor: PromptPredictor | StaticPrompts) -> None:
+    if isinstance(predictor, PromptPredictor):
+        widths = predictor.projection.prompt_dims
+        if predictor.embed_dim != backbone.embed_dim:
+            raise ValueError(
+                f"the predictor reads tokens of width {predictor.embed_dim}, "
+                f"the backbone gives {backbone.embed_dim}"
+            )
+    else:
+        widths = predictor.prompt_dims
     if widths not in (backbone.prompt_dims[:1], backbone.prompt_dims):
         raise ValueError(
-            f"the predictor makes prompts of widths {widths}; the backbone takes "
+            f"the prompts have the widths {widths}; the backbone takes "
             f"{backbone.prompt_dims[:1]} (shallow) or {backbone.prompt_dims} (deep)"
         )

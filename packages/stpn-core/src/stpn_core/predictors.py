@@ -102,6 +102,25 @@ class PromptPredictor(nn.Module, ABC):
             raise ValueError("there are no support frames: K is 0")
         return self.projection(self._predict(embeddings))  # type: ignore[no-any-return]
 
+    def centre(self, mean: Float[Tensor, " {self.embed_dim}"]) -> None:
+        """Begin with prompts of what differs between support tokens, not of what all share.
+
+        Sets the bias of the reduction so that the mean token is reduced to zero. What tells the
+        tokens of one clip from those of another is a small part of them; without this, short
+        training hardly finds it.
+
+        Args:
+            mean: of the support tokens of many clips.
+
+        Raises:
+            ValueError: if this predictor has no reduction.
+        """
+        reduction = getattr(self, "reduction", None)
+        if not isinstance(reduction, nn.Linear):
+            raise ValueError(f"{type(self).__name__} has no reduction that could be centred")
+        with torch.no_grad():
+            reduction.bias.copy_(-(reduction.weight @ mean))
+
     @abstractmethod
     def _embed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor: ...
 
@@ -137,15 +156,33 @@ class SupportAttention(nn.Module):
         self, queries: Float[Tensor, "P D"], tokens: Float[Tensor, "B K N D"]
     ) -> Float[Tensor, "B P D"]:
         """Attend from P queries to all ``K * N`` tokens of each clip."""
+        attended = support_attend(self._absorbed(queries), tokens)  # (B, P, h, D)
+        value_weight = self.value.weight.unflatten(0, (self.num_heads, -1))  # (h, D/h, D)
+        values = torch.einsum("bphc,hdc->bphd", attended, value_weight)  # (B, P, h, D/h)
+        return self.output(values.flatten(2) + self.value.bias)  # type: ignore[no-any-return]
+
+    def weights(
+        self, queries: Float[Tensor, "P D"], tokens: Float[Tensor, "B K N D"]
+    ) -> Float[Tensor, "B P K N"]:
+        """Return the weight of every token in the result of each query, mean over the heads.
+
+        Those of a query add up to 1 over all ``K * N`` tokens; half precision becomes float32.
+        For looking at, not for the forward pass, which never holds them.
+        """
+        dtype = torch.promote_types(tokens.dtype, torch.float32)  # as `support_attend` computes
+        absorbed = self._absorbed(queries).to(dtype)
+        scores = torch.einsum("phc,bknc->bphkn", absorbed, tokens.to(dtype))
+        weights = scores.flatten(3).softmax(-1).mean(2)  # (B, P, K*N)
+        return weights.unflatten(-1, tokens.shape[1:3])  # type: ignore[no-any-return]
+
+    def _absorbed(self, queries: Tensor) -> Tensor:
+        """Project and scale queries and take them through the key projection."""
         heads = (self.num_heads, -1)
         query = self.query(queries).unflatten(-1, heads)  # (P, h, D/h)
         key_weight = self.key.weight.unflatten(0, heads)  # (h, D/h, D)
-        value_weight = self.value.weight.unflatten(0, heads)  # (h, D/h, D)
         scale = query.shape[-1] ** -0.5
-        absorbed = torch.einsum("phd,hdc->phc", query * scale, key_weight)  # (P, h, D)
-        attended = support_attend(absorbed, tokens)  # (B, P, h, D)
-        values = torch.einsum("bphc,hdc->bphd", attended, value_weight)  # (B, P, h, D/h)
-        return self.output(values.flatten(2) + self.value.bias)  # type: ignore[no-any-return]
+        absorbed: Tensor = torch.einsum("phd,hdc->phc", query * scale, key_weight)  # (P, h, D)
+        return absorbed
 
 
 def _initialise(module: nn.Module) -> None:
@@ -209,6 +246,10 @@ class TransformerPredictor(PromptPredictor):
 
     def _embed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.support_norm(self.reduction(tokens))  # type: ignore[no-any-return]
+
+    def attention_map(self, embeddings: Float[Tensor, "B K n d"]) -> Float[Tensor, "B P K n"]:
+        """Return where each prompt's query looks: weights that add up to 1 over ``K * n``."""
+        return self.attention.weights(self.query_norm(self.queries), embeddings)
 
     def _predict(self, embeddings: Tensor) -> Tensor:
         queries = self.query_norm(self.queries)  # (P, D)
@@ -298,6 +339,10 @@ class AttentionPredictor(PromptPredictor):
 
     def _embed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.reduction(tokens)  # type: ignore[no-any-return]
+
+    def attention_map(self, embeddings: Float[Tensor, "B K n d"]) -> Float[Tensor, "B P K n"]:
+        """Return where each prompt's query looks: weights that add up to 1 over ``K * n``."""
+        return self.attention.weights(self.queries, embeddings)
 
     def _predict(self, embeddings: Tensor) -> Tensor:
         return self.attention(self.queries, embeddings)  # type: ignore[no-any-return]

@@ -145,7 +145,7 @@ class VideoStream:
                 raise ValueError(
                     f"{type(sampler).__name__} needs the whole video: it cannot stream"
                 )
-            if encoder.predictor is None:
+            if not encoder.takes_support:
                 raise ValueError("an encoder without a predictor streams with sampler=None")
         self.encoder = encoder
         self.sampler = sampler
@@ -218,7 +218,6 @@ class VideoStream:
         state = self.state
         if support != state.support:
             assert state.memory is not None
-            assert self.encoder.predictor is not None
-            state.prompts = self.encoder.predictor.predict(state.memory.gather(support))
+            state.prompts = self.encoder.predict(state.memory.gather(support))
             state.support = support
         return state.prompts
