@@ -191,3 +191,34 @@ def test_wrong_batches_are_refused():
         pad_images([torch.zeros(1, 5, 5).byte()])
     with pytest.raises(ValueError, match="float32"):
         pad_images([torch.zeros(3, 5, 5)])
+
+
+def test_support_frames_of_another_video_never_come_from_the_own_one():
+    videos = CountingVideos()
+    clips = ClipDataset(videos, BilateralRandomSampler(2, 2), support_video="other")
+    own = ClipDataset(videos, BilateralRandomSampler(2, 2))
+    for i in range(4):
+        frame, *support = values(clips[i])
+        assert frame == values(own[i])[0]
+        assert all((value >= 10) != (frame >= 10) for value in support)
+    assert values(clips[2])[1:] <= [12, 12]  # frame 8 of a video with three
+
+
+def test_another_video_is_drawn_anew_in_every_epoch():
+    class Many(CountingVideos):
+        videos = tuple(Video(str(i), 3, 8, 8, (1,)) for i in range(20))
+
+    clips = ClipDataset(Many(), CausalSampler(1, 1), support_video="other")
+    drawn = set()
+    for epoch in range(5):
+        clips.set_epoch(epoch)
+        drawn.add(values(clips[0])[1])
+    assert len(drawn) > 1
+
+
+def test_another_video_must_be_there():
+    class One(CountingVideos):
+        videos = CountingVideos.videos[:1]
+
+    with pytest.raises(ValueError, match="at least two videos"):
+        ClipDataset(One(), CausalSampler(1, 1), support_video="other")

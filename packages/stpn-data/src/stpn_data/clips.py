@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 import numpy as np
 import torch
@@ -64,6 +65,11 @@ class ClipDataset(Dataset[Clip]):
         sampler: chooses the support frames; None for clips without any.
         transform: applied to every clip, such as `paper_training_transforms()`.
         seed: seed of the draws of sampler and transform.
+        support_video: whose frames support: the video's "own", or those of an "other" video,
+            drawn anew for every clip: a control, from which nothing can be learned.
+
+    Raises:
+        ValueError: support frames of another video are asked for and there is only one.
     """
 
     def __init__(
@@ -72,9 +78,13 @@ class ClipDataset(Dataset[Clip]):
         sampler: SupportSampler | RandomSampler | None = None,
         transform: Transform | None = None,
         seed: int = 0,
+        support_video: Literal["own", "other"] = "own",
     ) -> None:
         """Index the key frames."""
+        if support_video == "other" and len(dataset.videos) < 2:
+            raise ValueError("support frames of another video need at least two videos")
         self.dataset = dataset
+        self.support_video = support_video
         self.sampler = sampler
         self.transform = transform
         self.seed = seed
@@ -110,22 +120,32 @@ class ClipDataset(Dataset[Clip]):
         clip = self._read(video, index, self._support(video, index, random))
         return clip if self.transform is None else self.transform(clip, generator)
 
-    def _support(self, video: int, index: int, random: Random) -> list[int]:
-        length = self.dataset.videos[video].num_frames
+    def _support(self, video: int, index: int, random: Random) -> list[tuple[int, int]]:
+        """Return the places, video and frame, of the support frames of a frame."""
         if self.sampler is None:
             return []
+        if self.support_video == "other":
+            video = (video + random.randrange(1, len(self.dataset.videos))) % len(
+                self.dataset.videos
+            )
+            index = min(index, self.dataset.videos[video].num_frames - 1)
+        length = self.dataset.videos[video].num_frames
         if isinstance(self.sampler, RandomSampler):
-            return self.sampler(index, length, random)
-        return self.sampler(index, length)
+            frames = self.sampler(index, length, random)
+        else:
+            frames = self.sampler(index, length)
+        return [(video, frame) for frame in frames]
 
-    def _read(self, video: int, index: int, support: list[int]) -> Clip:
-        images = {i: _image(self.dataset.frame(video, i)) for i in dict.fromkeys([index, *support])}
-        height, width = images[index].shape[-2:]
+    def _read(self, video: int, index: int, support: list[tuple[int, int]]) -> Clip:
+        places = dict.fromkeys([(video, index), *support])
+        images = {place: _image(self.dataset.frame(*place)) for place in places}
+        frame = images[video, index]
+        height, width = frame.shape[-2:]
         objects = self.dataset.objects(video, index)
         kept = ~objects.is_crowd
         return Clip(
-            frame=images[index],
-            support=tuple(images[i] for i in support),
+            frame=frame,
+            support=tuple(images[place] for place in support),
             boxes=tv_tensors.BoundingBoxes(
                 torch.from_numpy(objects.boxes_xyxy[kept]),
                 format="XYXY",
