@@ -1,4 +1,5 @@
 import json
+import math
 import re
 
 import pytest
@@ -9,6 +10,7 @@ from stpn_kernels.testing import shared_path
 from stpn_tasks.cli import main
 from stpn_tasks.detection.checkpoint import load_detector, save_detector
 from stpn_tasks.recipes import DETECTION_RECIPES, from_json
+from stpn_tasks.results import load_results
 
 SMALLER = (
     *("--backbone.embed-dim", "16", "--backbone.depths", "1", "1"),
@@ -67,6 +69,8 @@ COMMANDS = [
     ("predict", "detection"),
     ("recipes",),
     ("info",),
+    ("sweep",),
+    ("report",),
 ]
 
 
@@ -86,7 +90,9 @@ def options_without_help(text):
     return re.findall(r"(--[\w.-]+) [^ ]+ \((?:default|required)", words)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if len(c) >= 2 or c in [("info",)]])
+@pytest.mark.parametrize(
+    "command", [c for c in COMMANDS if len(c) >= 2 or c in [("demo",), ("info",), ("sweep",)]]
+)
 def test_every_option_is_explained(capsys, command):
     with pytest.raises(SystemExit):
         stpn(*command, "--help")
@@ -163,20 +169,45 @@ def test_training_begins_from_another_detector(tmp_path, capsys):
     ],
 )
 def test_evaluation_prints_and_writes_precision_by_condition(weights, tmp_path, capsys, options):
-    output = tmp_path / "numbers.json"
+    output = tmp_path / "evaluation"
     command = ("eval", "detection", "--weights", weights, *GENERATED, "--split", "test")
     stpn(*command, "--output", output, "--device", "cpu", *options)
     text = capsys.readouterr().out
     assert "Average precision in percent, generated (test)" in " ".join(text.split())
     for column in (weights.parent.name, "AP", "AP50", "AP75", "all", "deteriorated", "clean"):
         assert f" {column} " in text
-    numbers = json.loads(output.read_text())
-    assert numbers["weights"] == str(weights)
-    assert numbers["split"] == "test"
-    assert {"all", "clean", "deteriorated"} <= numbers["precision"].keys()
-    assert numbers["precision"]["all"]["ap"] is not None
-    assert numbers["num_frames"] > 0
-    assert numbers["environment"]["device"] == "cpu"
+    results = load_results(output / "results.json")
+    (model,) = results.models
+    assert model.about == f"Weights {weights}."
+    assert {"all", "clean", "deteriorated"} <= model.runs[0].precision["test"].keys()
+    assert not math.isnan(model.runs[0].precision["test"]["all"].ap)
+    assert int(results.about["num_frames"]) > 0
+    assert results.about["device"] == "cpu"
+    page = (output / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "data:image/" in page
+
+
+def test_evaluation_compares_with_a_baseline_on_the_same_frames(weights, tmp_path, capsys):
+    baseline = train(tmp_path / "baseline", recipe="small-baseline")
+    capsys.readouterr()
+    command = ("eval", "detection", "--weights", weights, *GENERATED, "--baseline", baseline)
+    stpn(*command, "--output", tmp_path / "evaluation", "--device", "cpu")
+    names = [model.name for model in load_results(tmp_path / "evaluation/results.json").models]
+    assert names == ["baseline", weights.parent.name]
+    text = capsys.readouterr().out
+    assert all(name in text for name in names)
+
+
+def test_reports_of_several_folders_become_one(weights, tmp_path, capsys):
+    command = ("eval", "detection", "--weights", weights, *GENERATED, "--device", "cpu")
+    stpn(*command, "--output", tmp_path / "evaluation")
+    page = tmp_path / "together.html"
+    stpn("report", tmp_path / "evaluation", "--output", page)
+    assert f"report: {page}" in capsys.readouterr().out
+    assert "data:image/" in page.read_text()
+    message = refused(capsys, "report", tmp_path / "gone", "--output", page)
+    assert "gone" in message
 
 
 def test_prediction_writes_a_video_and_its_boxes(weights, video, tmp_path, capsys):
@@ -224,12 +255,13 @@ def test_real_frames_are_trained_on_and_evaluated_from_the_tree_and_from_json(tm
     assert len(load_detector(weights).classes) == 30
     found = []
     for name, data in (("tree", root), ("json", json_file)):
-        output = tmp_path / f"{name}.json"
+        output = tmp_path / name
         stpn("eval", "detection", "--weights", weights, "--data", data, "--output", output)
-        found.append(json.loads(output.read_text()))
-    assert found[0]["num_frames"] == found[1]["num_frames"] == 10
-    assert found[0]["precision"] == found[1]["precision"]
-    assert found[0]["precision"]["all"]["ap50"] is not None
+        found.append(json.loads((output / "results.json").read_text()))
+    assert found[0]["about"]["num_frames"] == found[1]["about"]["num_frames"] == 10
+    one, two = (results["models"][0]["runs"][0]["precision"] for results in found)
+    assert one == two
+    assert one["test"]["all"]["ap50"] is not None
     capsys.readouterr()
 
     from_json_file = train(tmp_path / "run-json", data=("--data", json_file))
@@ -247,11 +279,13 @@ def test_all_real_frames_are_evaluated(tmp_path):
         tmp_path / "run", "--images.test-size", "64", "--images.max-size", "96", data=data
     )
     for name, path in (("tree", vod), ("json", vod / "annotations" / "imagenet_vid_val.json")):
-        output = tmp_path / f"{name}.json"
+        output = tmp_path / name
         stpn("eval", "detection", "--weights", weights, "--data", path, "--output", output)
-    tree, from_file = (json.loads((tmp_path / f"{n}.json").read_text()) for n in ("tree", "json"))
-    assert tree["num_frames"] == 315
-    assert tree["precision"] == from_file["precision"]
+    tree, from_file = (
+        json.loads((tmp_path / n / "results.json").read_text()) for n in ("tree", "json")
+    )
+    assert tree["about"]["num_frames"] == 315
+    assert tree["models"][0]["runs"] == from_file["models"][0]["runs"]
 
 
 def test_wrong_weights_are_named(weights, video, tmp_path, capsys):

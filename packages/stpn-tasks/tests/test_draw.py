@@ -34,6 +34,57 @@ def test_the_name_stands_above_the_box_inside_the_image():
     assert (top[2:8, 30:70] != 128).any()  # moved left, so that all of it is seen
 
 
+def test_names_are_as_high_as_asked_and_lines_as_bold():
+    canvas = np.full((200, 400, 3), 128, np.uint8)
+    heights = []
+    for height in (12, 36):
+        drawn = draw_boxes(
+            canvas, boxes((20, 90, 380, 180)), np.array([0]), CLASSES, letters=height
+        )
+        white = (drawn == 255).all(-1).any(1)
+        heights.append(int(white.sum()))
+        assert (drawn[150, :60] == COLOURS[0]).all(-1).sum() >= height // 8
+    assert heights[1] == pytest.approx(3 * heights[0], abs=4)
+
+
+def test_names_are_black_on_light_colours_and_white_on_dark_ones():
+    names = [str(index) for index in range(10)]
+    canvas = np.full((60, 80, 3), 128, np.uint8)
+    for label, expected in ((0, 255), (8, 0)):  # red and yellow
+        drawn = draw_boxes(canvas, boxes((10, 30, 70, 55)), np.array([label]), names, letters=12)
+        assert (drawn == expected).all(-1).any()
+        assert not (drawn == 255 - expected).all(-1).any()
+
+
+def tops(*rows):
+    """Where the name of each box begins: the first of several rows filled with its colour."""
+    canvas = np.full((120, 160, 3), 128, np.uint8)
+    names = ["xxxx"] * len(COLOURS)
+    drawn = draw_boxes(canvas, boxes(*rows), np.arange(len(rows)), names, letters=10)
+    filled = [(drawn == colour).all(-1).sum(1) > 6 for colour in COLOURS[: len(rows)]]
+    return [next(y for y in range(120) if rows_[y : y + 5].all()) for rows_ in filled]
+
+
+def test_a_name_gives_way_to_the_names_before_it():
+    (alone,) = tops((20, 60, 60, 100))
+    assert alone < 50  # above its box
+    assert tops((20, 60, 60, 100), (90, 60, 130, 100)) == [alone, alone]
+    assert tops((20, 60, 60, 100), (22, 62, 62, 90)) == [alone, pytest.approx(91, abs=2)]  # below
+    inside = tops((20, 60, 60, 118), (22, 62, 62, 117))  # below would be outside the image
+    assert inside == [alone, pytest.approx(63, abs=2)]
+
+
+def test_boxes_lie_over_the_names():
+    drawn = draw_boxes(
+        np.full((80, 80, 3), 128, np.uint8),
+        boxes((20, 30, 26, 36), (10, 38, 70, 70)),
+        np.array([0, 1]),
+        CLASSES,
+        letters=12,
+    )
+    assert tuple(drawn[36, 23]) == COLOURS[0]  # under the name of the second box
+
+
 def test_scores_are_written():
     one, other = (
         draw_boxes(

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given
@@ -32,15 +34,19 @@ def make_inference(model, sampler):
 
 
 @torch.no_grad()
-def detect_offline(inference, videos, number, index):
-    """Detect in one frame by the encoder's own definition: the frame and its support frames."""
+def detect_offline(inference, videos, number, index, support=None):
+    """Detect in one frame by the encoder's own definition: the frame and its support frames.
+
+    These are of the video number ``support``, or of the same video.
+    """
+    source = number if support is None else support
     prepare, detector = inference.prepare, inference.detector
     length = videos.videos[number].num_frames
     frame = videos.frame(number, index)
     support = None
     if inference.sampler is not None:
         times = inference.sampler(index, length)
-        support = torch.stack([prepare([videos.frame(number, t)]) for t in times], dim=1)
+        support = torch.stack([prepare([videos.frame(source, t)]) for t in times], dim=1)
     features = detector.encoder(prepare([frame]), support)
     size = prepare.resized_size(frame)
     scale = (size[0] / frame.shape[0], size[1] / frame.shape[1])
@@ -61,6 +67,22 @@ def test_every_frame_has_the_detections_of_its_support_frames(model, sampler):
     assert len(found) == 9
     for index, frame in enumerate(found):
         assert_same(frame, detect_offline(inference, videos, 0, index))
+
+
+def test_support_frames_of_another_video_are_those_of_the_next_one(model):
+    inference, videos = make_inference(model, STREAMED[0])
+    swapped = replace(inference, support_video="other")
+    for number, found in enumerate(swapped.videos(videos, [0, 1])):
+        for index, frame in enumerate(found):
+            expected = detect_offline(inference, videos, number, index, support=1 - number)
+            assert_same(frame, expected)
+
+
+def test_support_frames_of_another_video_need_its_length(tiny):
+    recipe, videos = tiny.recipe(), tiny.videos(((3, 64, 96), (4, 64, 96)))
+    inference, _ = make_inference((recipe, tiny.detector(recipe), videos), STREAMED[0])
+    with pytest.raises(ValueError, match="videos of one length"):
+        replace(inference, support_video="other").videos(videos, [0])
 
 
 def test_support_frames_matter(model):

@@ -5,12 +5,11 @@ import pytest
 import torch
 from rich.console import Console
 
-from stpn_tasks import report
 from stpn_tasks.metrics import AveragePrecision
-from stpn_tasks.report import environment, precision_json, precision_table, print_table
+from stpn_tasks.report import environment, precision_json, precision_table, print_table, tables
 
 NAN = math.nan
-BASELINE = {"all": AveragePrecision(0.12345, 0.5, 0.25, NAN, 0.1, 1.0)}
+BASELINE = {"all": AveragePrecision(0.12345, 0.5, 0.25, NAN, 0.1, 1.0, (1.0, 0.98766))}
 STPN = {**BASELINE, "clean": AveragePrecision(0.2, 0.6, NAN, NAN, NAN, NAN)}
 
 
@@ -49,8 +48,10 @@ def test_json_has_percent_and_null_where_there_is_no_object():
         "ap_small": None,
         "ap_medium": 10.0,
         "ap_large": 100.0,
+        "curve50": [100.0, 98.77],
     }
     assert values["clean"]["ap75"] is None
+    assert values["clean"]["curve50"] == []
 
 
 def test_a_number_says_where_it_was_measured():
@@ -66,5 +67,5 @@ def test_without_git_there_is_no_commit(monkeypatch, error):
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr(report.subprocess, "run", fail)
+    monkeypatch.setattr(tables.subprocess, "run", fail)
     assert environment("cpu")["commit"] is None

@@ -16,28 +16,54 @@ import tyro
 from tyro.conf import AvoidSubcommands, Positional
 from tyro.extras import SubcommandApp
 
-from stpn_tasks.recipes import DETECTION_RECIPES, DemoOptions, DetectionRecipe, SupportOptions
+from stpn_tasks.comparison.options import ComparisonOptions
+from stpn_tasks.recipes import DETECTION_RECIPES, DetectionRecipe, SupportOptions
 
 Split = Literal["train", "val", "test"]
 Precision = Literal["no", "bf16", "fp16"]
 
 
-def demo(options: Annotated[DemoOptions, tyro.conf.arg(name="")]) -> None:
-    """Show what prompts from neighbouring frames do for deteriorated video, end to end.
+Factor = Literal["stride", "num-support", "num-prompts", "predictor", "depth"]
 
-    Renders video, trains a single-frame detector, fine-tunes it as it is and with STPN, evaluates
-    both on unseen clips, prints the table, draws pictures and writes results.json. Nothing is
-    downloaded.
+
+def demo(options: Annotated[ComparisonOptions, tyro.conf.arg(name="")]) -> None:
+    """Show what prompts from neighbouring frames do for deteriorated video, with all controls.
+
+    Renders video, trains a single-frame detector, fine-tunes it as it is, for as long as STPN
+    takes, with STPN, with support frames of another video and with static prompts; tests all on
+    unseen clips, prints tables, and writes results.json and report.html. Nothing is downloaded.
     """
     from stpn_tasks.demo import run_demo
 
     run_demo(options)
 
 
+def sweep(
+    factors: Positional[tuple[Factor, ...]] = (),
+    options: Annotated[ComparisonOptions, tyro.conf.arg(name="")] = ComparisonOptions(  # noqa: B008
+        output=Path("sweep-output")
+    ),
+) -> None:
+    """Vary one factor of the small recipe after the other: tables and plots.
+
+    A sweep that stopped goes on when the same command is given again; with the demo's output
+    folder it begins from the demo's detectors. Writes sweep.json, sweep.md and a plot per factor.
+
+    Args:
+        factors: what to vary; everything if none is named.
+        options: sizes, seeds and folder.
+    """
+    from stpn_tasks.comparison.factors import FACTORS
+    from stpn_tasks.sweep import run_sweep
+
+    print(f"tables and plots: {run_sweep(options, factors or tuple(FACTORS))}")
+
+
 def eval_detection(
     weights: Path,
     data: str,
     split: Split = "val",
+    baseline: Path | None = None,
     images: Path | None = None,
     output: Path | None = None,
     num_videos: int | None = None,
@@ -51,35 +77,54 @@ def eval_detection(
         weights: a model.safetensors that ``stpn train detection`` or ``stpn demo`` wrote.
         data: "generated", a CocoVID .json, or the folder with ImageNet VID's tree.
         split: which part of the data; a .json is one part already.
+        baseline: weights to compare with, on the same frames.
         images: where the file names of a .json begin.
-        output: json file for the numbers.
+        output: folder for results.json and report.html: tables, curves, frames with boxes.
         num_videos: how many generated clips.
         batch_size: videos of one size and length to run side by side.
         device: "cpu" or "cuda"; chosen if not given.
         support: other support frames than the recipe's.
     """
-    from stpn_tasks.detection.checkpoint import load_detector
+    from stpn_tasks.detection.compare import evaluate_files
     from stpn_tasks.detection.data import open_videos
-    from stpn_tasks.detection.run import evaluate_saved, evaluation_json
     from stpn_tasks.engine import make_accelerator
-    from stpn_tasks.report import precision_table, print_table, write_json
+    from stpn_tasks.report import precision_table, print_table
 
     accelerator = make_accelerator(device)
-    saved = load_detector(weights)
     videos = open_videos(data, split, image_root=images, num_videos=num_videos)
-    evaluation = evaluate_saved(
-        saved, videos, accelerator=accelerator, support=support, batch_size=batch_size
+    files = [weights] if baseline is None else [baseline, weights]
+    evaluations = evaluate_files(
+        files,
+        videos,
+        accelerator=accelerator,
+        support=support,
+        batch_size=batch_size,
+        output=output,
+        title=f"Detection on {data} ({split})",
     )
     if not accelerator.is_main_process:
         return
-    splits = list(evaluation.precision)
-    models = {weights.resolve().parent.name: evaluation.precision}
+    models = {name: evaluation.precision for name, evaluation in evaluations.items()}
+    splits = list(next(iter(models.values())))
     print_table(precision_table(models, splits, f"Average precision in percent, {data} ({split})"))
     _print_report(videos)
     if output is not None:
-        about = {"weights": str(weights), "data": data, "split": split}
-        write_json(output, evaluation_json(evaluation, accelerator.device, **about))
-        print(f"numbers: {output}")
+        print(f"numbers: {output / 'results.json'}  report: {output / 'report.html'}")
+
+
+def report(
+    results: Positional[tuple[Path, ...]],
+    output: Path = Path("report.html"),
+) -> None:
+    """Write one report of several results, say of several seeds: tables, curves, pictures.
+
+    Args:
+        results: results.json files, or folders that hold one, of ``stpn demo`` or ``stpn eval``.
+        output: the page to write; it needs no other file.
+    """
+    from stpn_tasks.report.command import report_folders
+
+    print(f"report: {report_folders(results, output)}")
 
 
 def predict_detection(
@@ -225,6 +270,8 @@ def _app() -> SubcommandApp:
     predict_app.command(name="detection")(predict_detection)
     app = SubcommandApp()
     app.command(demo)
+    app.command(sweep)
+    app.command(report)
     app.command(train_app, name="train", help="Train a recipe; every value can be overridden.")
     app.command(eval_app, name="eval", help="Evaluate weights on annotated video.")
     app.command(predict_app, name="predict", help="Run weights over a video of your own.")

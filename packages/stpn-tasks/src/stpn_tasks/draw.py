@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Image = NDArray[np.uint8]
+_Box = tuple[int, int, int, int]
 
 # One colour per class, well apart on light and dark ground (RGB); more classes go round.
 COLOURS = (
@@ -24,7 +25,9 @@ COLOURS = (
     (170, 110, 40),
 )
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_WHITE = (255, 255, 255)
+_CAPITALS = 21  # pixels that a capital is high at scale 1
+_WHITE, _BLACK = (255, 255, 255), (0, 0, 0)
+_LUMINANCE = (0.299, 0.587, 0.114)  # of RGB, ITU-R BT.601
 
 
 def draw_boxes(
@@ -33,6 +36,7 @@ def draw_boxes(
     labels: NDArray[np.int64],
     classes: Sequence[str],
     scores: NDArray[np.float32] | None = None,
+    letters: int | None = None,
 ) -> Image:
     """Return a copy of an image with named boxes.
 
@@ -42,30 +46,59 @@ def draw_boxes(
         labels: ``(n,)`` indices into ``classes``.
         classes: names of the classes.
         scores: ``(n,)`` from 0 to 1, written behind the name if given.
+        letters: height of capitals in pixels, for images that are shown small; lines become as
+            bold as the letters. Chosen for the image's own size if not given.
     """
     canvas = np.ascontiguousarray(image).copy()
-    scale = max(0.35, min(canvas.shape[:2]) / 1200)
-    thickness = max(1, round(min(canvas.shape[:2]) / 300))
-    for index, (box, label) in enumerate(zip(boxes_xyxy, labels, strict=True)):
-        colour = COLOURS[int(label) % len(COLOURS)]
-        left, top, right, bottom = (round(float(edge)) for edge in box)
+    if letters is None:
+        scale = max(0.35, min(canvas.shape[:2]) / 1200)
+        thickness, weight = max(1, round(min(canvas.shape[:2]) / 300)), 1
+    else:
+        scale = letters / _CAPITALS
+        thickness = weight = max(1, round(letters / 8))
+    corners = [tuple(round(float(edge)) for edge in box) for box in boxes_xyxy]
+    colours = [COLOURS[int(label) % len(COLOURS)] for label in labels]
+    names = [classes[int(label)] for label in labels]
+    if scores is not None:
+        names = [f"{name} {float(score):.2f}" for name, score in zip(names, scores, strict=True)]
+    taken: list[_Box] = []
+    for (left, top, _, bottom), colour, name in zip(corners, colours, names, strict=True):
+        (width, height), base = cv2.getTextSize(name, _FONT, scale, weight)
+        label = _place(canvas.shape, (left, top, bottom), (width, height + base), taken)
+        taken.append(label)
+        cv2.rectangle(canvas, label[:2], label[2:], colour, -1)
+        ink = _WHITE if np.dot(colour, _LUMINANCE) < 150 else _BLACK
+        start = (label[0], label[3] - base // 2)
+        cv2.putText(canvas, name, start, _FONT, scale, ink, weight, cv2.LINE_AA)
+    # On top of the names, which would hide small boxes.
+    for (left, top, right, bottom), colour in zip(corners, colours, strict=True):
         cv2.rectangle(canvas, (left, top), (right, bottom), colour, thickness)
-        text = classes[int(label)]
-        if scores is not None:
-            text += f" {float(scores[index]):.2f}"
-        _write(canvas, text, (left, top), scale, colour)
     return canvas
 
 
-def _write(
-    canvas: Image, text: str, corner: tuple[int, int], scale: float, colour: tuple[int, int, int]
-) -> None:
-    """Write above a corner, moved inside the image where it would leave it."""
-    (width, height), base = cv2.getTextSize(text, _FONT, scale, 1)
-    left = max(0, min(corner[0], canvas.shape[1] - width))
-    bottom = max(height + base, corner[1])
-    cv2.rectangle(canvas, (left, bottom - height - base), (left + width, bottom), colour, -1)
-    cv2.putText(canvas, text, (left, bottom - base // 2), _FONT, scale, _WHITE, 1, cv2.LINE_AA)
+def _place(
+    canvas: tuple[int, ...], box: tuple[int, int, int], size: tuple[int, int], taken: list[_Box]
+) -> _Box:
+    """Return where a name goes: above its box, else below or in it, inside the image.
+
+    Args:
+        canvas: shape of the image.
+        box: left, top and bottom.
+        size: width and height of the name.
+        taken: where names are already; if every place is taken, the first one serves.
+    """
+    left = max(0, min(box[0], canvas[1] - size[0]))
+    places: list[_Box] = []
+    for bottom in (max(size[1], box[1]), box[2] + size[1], box[1] + size[1]):
+        place = (left, bottom - size[1], left + size[0], bottom)
+        if bottom <= canvas[0] or not places:
+            places.append(place)
+    return next((place for place in places if not any(_meet(place, t) for t in taken)), places[0])
+
+
+def _meet(one: _Box, other: _Box) -> bool:
+    across = one[0] < other[2] and other[0] < one[2]
+    return across and one[1] < other[3] and other[1] < one[3]
 
 
 def side_by_side(images: Sequence[Image], captions: Sequence[str]) -> Image:

@@ -47,11 +47,15 @@ class PromptRecipe:
     """The dynamic video prompts.
 
     Attributes:
-        predictor: which of the four predictors makes them; "none" is the single-frame baseline.
+        predictor: which of the four predictors makes them; "static" prompts are learned and the
+            same for every frame; "none" is the single-frame baseline.
         num_prompts: prompts per frame (N_P).
         ffn_dim: hidden width of the transformer predictor; a quarter of its width if not given.
         deep: prompts for every transformer layer instead of the first only.
         support_grad: let gradients through the pass over the support frames.
+        support_video: whose frames support: the "own" video's, or as a control an "other" one's.
+        centre_clips: training clips whose mean support token the predictor's reduction takes to
+            zero at the start; 0 leaves it as drawn.
         frame_range: training draws support frames from that many frames on each side.
         num_support: support frames of a training clip, half of them on each side.
         test_sampler: support frames when testing: "window" t ± jS, "grid" the multiples of S
@@ -60,11 +64,15 @@ class PromptRecipe:
         stride: S, frames between support frames when testing.
     """
 
-    predictor: Literal["transformer", "mixer", "attention", "average", "none"] = "transformer"
+    predictor: Literal["transformer", "mixer", "attention", "average", "static", "none"] = (
+        "transformer"
+    )
     num_prompts: int = 7
     ffn_dim: int | None = None
     deep: bool = False
     support_grad: bool = False
+    support_video: Literal["own", "other"] = "own"
+    centre_clips: int = 0
     frame_range: int = 9
     num_support: int = 2
     test_sampler: Literal["window", "grid", "causal", "uniform"] = "window"
@@ -250,6 +258,7 @@ def small() -> DetectionRecipe:
         prompts=PromptRecipe(
             ffn_dim=128,
             deep=True,
+            centre_clips=128,
             frame_range=4,
             num_support=4,
             test_sampler="window",
@@ -313,12 +322,15 @@ class SupportOptions:
             of S before t, "uniform" over the whole video, once.
         test_support: how many; for "window" and "grid" half on each side.
         stride: S, frames between support frames.
+        support_video: whose frames support: the "own" video's, or as a control those of the next
+            one of the data set, an "other".
     """
 
     off: bool = False
     test_sampler: Literal["window", "grid", "causal", "uniform"] | None = None
     test_support: int | None = None
     stride: int | None = None
+    support_video: Literal["own", "other"] | None = None
 
     def change(self, prompts: PromptRecipe) -> PromptRecipe:
         """Return prompts with what is chosen here in place of the recipe's."""
@@ -328,59 +340,6 @@ class SupportOptions:
             if name != "off" and value is not None
         }
         return replace(prompts, **chosen)
-
-
-@dataclass(frozen=True)
-class DemoScale:
-    """How much the demo renders and trains.
-
-    Attributes:
-        train_videos: clips to train on.
-        test_videos: other clips to test on.
-        crop_steps: steps of pretraining on crops.
-        detector_steps: steps of the single-frame detector.
-        finetune_steps: steps of fine-tuning, of the baseline and of STPN.
-        num_pictures: frames to draw.
-    """
-
-    train_videos: int
-    test_videos: int
-    crop_steps: int
-    detector_steps: int
-    finetune_steps: int
-    num_pictures: int
-
-
-SCALES = {
-    "smoke": DemoScale(12, 4, 4, 4, 3, 2),
-    "quick": DemoScale(1500, 64, 400, 600, 600, 12),
-    "full": DemoScale(4000, 200, 1500, 3000, 3000, 24),
-}
-
-
-@dataclass(frozen=True)
-class DemoOptions:
-    """What a user chooses of the demo.
-
-    Attributes:
-        output: folder for results, pictures and weights.
-        size: "quick" takes at most 15 minutes on two CPU cores, "full" trains longer and is meant
-            for a GPU, "smoke" only shows that everything runs.
-        seed: of video, weights and order.
-        device: "cpu", "cuda" or another device of torch; chosen if not given.
-        cache: folder for rendered video; the user's cache folder if not given.
-    """
-
-    output: Path = Path("demo-output")
-    size: Literal["smoke", "quick", "full"] = "quick"
-    seed: int = 0
-    device: str | None = None
-    cache: Path | None = None
-
-    @property
-    def scale(self) -> DemoScale:
-        """How much to render and train."""
-        return SCALES[self.size]
 
 
 def to_json(recipe: DetectionRecipe) -> str:

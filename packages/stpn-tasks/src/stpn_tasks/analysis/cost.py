@@ -12,6 +12,7 @@ from rich.table import Table
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from stpn_core import StaticPrompts
 from stpn_tasks.detection.build import build_detector, build_preparation
 from stpn_tasks.detection.detector import VideoDetector
 from stpn_tasks.recipes import DetectionRecipe
@@ -67,7 +68,9 @@ def measure_cost(
     frame = torch.rand(1, 3, height, width, device=device)
     prompts: list[Tensor] | None = None
     predict_gmacs = 0.0
-    if encoder.predictor is not None:
+    if isinstance(encoder.predictor, StaticPrompts):
+        prompts = encoder.predictor(1)
+    elif encoder.predictor is not None:
         tokens = backbone.embed(frame).repeat(recipe.prompts.test_support, 1, 1)  # (K, N, C)
         grid = backbone.grid_size(height, width)
         with FlopCounterMode(display=False) as counter:

@@ -12,6 +12,7 @@ from stpn_core import (
     AveragePredictor,
     MixerPredictor,
     PromptPredictor,
+    StaticPrompts,
     TransformerPredictor,
     VideoEncoder,
 )
@@ -31,6 +32,7 @@ PREDICTORS: dict[str, type[PromptPredictor]] = {
     "attention": AttentionPredictor,
     "average": AveragePredictor,
 }
+WITHOUT_SUPPORT = ("none", "static")
 
 
 def build_detector(
@@ -75,9 +77,13 @@ def _build_backbone(recipe: BackboneRecipe, load_weights: bool) -> PromptedSwin:
     )
 
 
-def _build_predictor(recipe: PromptRecipe, backbone: PromptedSwin) -> PromptPredictor | None:
+def _build_predictor(
+    recipe: PromptRecipe, backbone: PromptedSwin
+) -> PromptPredictor | StaticPrompts | None:
     if recipe.predictor == "none":
         return None
+    if recipe.predictor == "static":
+        return StaticPrompts.for_backbone(backbone, recipe.num_prompts, deep=recipe.deep)
     if recipe.predictor == "transformer":
         return TransformerPredictor.for_backbone(
             backbone, recipe.num_prompts, deep=recipe.deep, ffn_dim=recipe.ffn_dim
@@ -88,15 +94,15 @@ def _build_predictor(recipe: PromptRecipe, backbone: PromptedSwin) -> PromptPred
 
 
 def build_train_sampler(prompts: PromptRecipe) -> BilateralRandomSampler | None:
-    """Return the sampler of support frames in training; ``None`` for the baseline."""
-    if prompts.predictor == "none":
+    """Return the sampler of support frames in training; ``None`` if they have no say."""
+    if prompts.predictor in WITHOUT_SUPPORT:
         return None
     return BilateralRandomSampler(prompts.frame_range, prompts.num_support)
 
 
 def build_test_sampler(prompts: PromptRecipe) -> TestSampler:
-    """Return the sampler of support frames in testing; ``None`` for the baseline."""
-    if prompts.predictor == "none":
+    """Return the sampler of support frames in testing; ``None`` if they have no say."""
+    if prompts.predictor in WITHOUT_SUPPORT:
         return None
     if prompts.test_sampler == "causal":
         return CausalSampler(prompts.test_support, prompts.stride)

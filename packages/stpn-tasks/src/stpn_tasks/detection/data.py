@@ -75,7 +75,8 @@ def _image_root(annotations: Path) -> Path:
 def build_clips(recipe: DetectionRecipe, videos: VideoDataset) -> ClipDataset:
     """Return the training clips of a recipe."""
     sampler = build_train_sampler(recipe.prompts)
-    return ClipDataset(videos, sampler, _augmentation(recipe.images), recipe.seed)
+    augmentation, whose = _augmentation(recipe.images), recipe.prompts.support_video
+    return ClipDataset(videos, sampler, augmentation, recipe.seed, whose)
 
 
 def build_collate(recipe: DetectionRecipe) -> Callable[[Sequence[Clip]], ClipBatch]:

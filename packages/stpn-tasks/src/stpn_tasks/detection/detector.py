@@ -27,8 +27,8 @@ class VideoDetector(nn.Module):
 
     def forward(self, batch: ClipBatch) -> DetectionLosses:
         """Return the losses of a batch of annotated clips."""
-        support = None if self.encoder.predictor is None else batch.support
-        if self.encoder.predictor is not None and support is None:
+        support = batch.support if self.encoder.takes_support else None
+        if self.encoder.takes_support and support is None:
             raise ValueError("this detector has a prompt predictor, but the clips have no support")
         features = self.encoder(batch.frames, support)
         return self.head.loss(features, batch.image_sizes, batch.targets)

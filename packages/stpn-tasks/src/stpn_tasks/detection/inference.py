@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -58,11 +60,14 @@ class VideoInference:
         detector: in eval mode.
         sampler: support frames of each frame; ``None`` detects without prompts.
         prepare: resizes and normalises frames.
+        support_video: whose frames support: the video's own, or, as a control that must gain
+            nothing, those of the next video of the data set.
     """
 
     detector: VideoDetector
     sampler: TestSampler
     prepare: FramePreparation
+    support_video: Literal["own", "other"] = "own"
 
     def stream(self, frames: Iterable[Sequence[Frame]]) -> Iterator[list[Detections]]:
         """Yield the detections of each frame, in order, as soon as they are known.
@@ -92,36 +97,55 @@ class VideoInference:
             yield self._detect(encoded.features, *sizes)
 
     def whole(
-        self, read: Callable[[int], Sequence[Frame]], num_frames: int
+        self,
+        read: Callable[[int], Sequence[Frame]],
+        num_frames: int,
+        read_support: Callable[[int], Sequence[Frame]] | None = None,
     ) -> Iterator[list[Detections]]:
-        """Yield the detections of each frame, with prompts predicted once from the whole video.
+        """Yield the detections of each frame of videos that can be read at any time.
+
+        Each support frame is embedded once, and kept; prompts are predicted anew whenever the
+        support frames change.
 
         Args:
             read: returns the frames of the B videos at a time.
             num_frames: T of the videos.
+            read_support: returns their support frames; ``read`` if not given.
         """
-        assert isinstance(self.sampler, VideoUniformSampler)
+        assert self.sampler is not None
         encoder = self.detector.encoder
-        assert encoder.predictor is not None
-        support = self.sampler(0, num_frames)
+        embedded: dict[int, Tensor] = {}
+        latest: list[int] = []
+        prompts: list[Tensor] = []
         with torch.no_grad():
-            embedded = {t: encoder.embed(self.prepare(read(t))) for t in set(support)}
-            embeddings = torch.stack([embedded[t] for t in support], dim=1)  # (B, K, n, d)
-            prompts = encoder.predictor.predict(embeddings)
             for t in range(num_frames):
+                support = list(self.sampler(t, num_frames))
+                for s in sorted(set(support) - embedded.keys()):
+                    embedded[s] = encoder.embed(self.prepare((read_support or read)(s)))
+                if support != latest:
+                    embeddings = torch.stack([embedded[s] for s in support], dim=1)  # (B, K, n, d)
+                    prompts, latest = encoder.predict(embeddings), support
                 frames = read(t)
                 features = encoder.backbone(self.prepare(frames), prompts)
                 size = self.prepare.resized_size(frames[0])
                 yield self._detect(features, size, frames[0].shape[:2])
 
     def videos(self, dataset: VideoDataset, numbers: Sequence[int]) -> list[list[Detections]]:
-        """Return the detections of all frames of some videos of one size and length."""
+        """Return the detections of all frames of some videos of one size and length.
 
-        def read(t: int) -> list[Frame]:
-            return [dataset.frame(number, t) for number in numbers]
-
+        Raises:
+            ValueError: if the support frames shall come from other videos of another length.
+        """
         num_frames = dataset.videos[numbers[0]].num_frames
-        if isinstance(self.sampler, VideoUniformSampler):
+        read = partial(_read, dataset, numbers)
+        if self.sampler is None:
+            by_time = list(self.stream(map(read, range(num_frames))))
+        elif self.support_video == "other":
+            others = [(number + 1) % len(dataset.videos) for number in numbers]
+            if any(dataset.videos[other].num_frames != num_frames for other in others):
+                raise ValueError("support frames of other videos need videos of one length")
+            by_time = list(self.whole(read, num_frames, partial(_read, dataset, others)))
+        elif isinstance(self.sampler, VideoUniformSampler):
             by_time = list(self.whole(read, num_frames))
         else:
             by_time = list(self.stream(map(read, range(num_frames))))
@@ -136,6 +160,10 @@ class VideoInference:
         return [
             Detections(one.boxes_xyxy.cpu(), one.scores.cpu(), one.labels.cpu()) for one in found
         ]
+
+
+def _read(dataset: VideoDataset, numbers: Sequence[int], t: int) -> list[Frame]:
+    return [dataset.frame(number, t) for number in numbers]
 
 
 def group_videos(dataset: VideoDataset, batch_size: int) -> list[list[int]]:

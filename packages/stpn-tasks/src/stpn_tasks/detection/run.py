@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 
+from stpn_core import PromptPredictor
 from stpn_data.videos import VideoDataset
 from stpn_tasks.detection.build import build_detector, build_preparation, build_test_sampler
 from stpn_tasks.detection.checkpoint import SavedDetector, initialise, save_detector
 from stpn_tasks.detection.data import build_clips, build_collate
+from stpn_tasks.detection.detector import VideoDetector
 from stpn_tasks.detection.evaluation import DetectionEvaluation, evaluate_detector
 from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.engine import train
 from stpn_tasks.files import write_text
 from stpn_tasks.recipes import DetectionRecipe, SupportOptions, to_json
-from stpn_tasks.report import environment, precision_json, write_json
+from stpn_tasks.report import environment, write_json
 
 
 def train_detector(
@@ -51,6 +52,7 @@ def train_detector(
         differing = initialise(detector, recipe.init)
         names = ", ".join(differing) or "none"
         accelerator.print(f"begins from {recipe.init}; weights in only one of the two: {names}")
+    centre_predictor(detector, recipe, videos, accelerator.device)
     history = train(
         detector,
         build_clips(recipe, videos),
@@ -73,6 +75,32 @@ def train_detector(
         write_json(output / "training.json", values)
     accelerator.wait_for_everyone()
     return weights
+
+
+@torch.no_grad()
+def centre_predictor(
+    detector: VideoDetector, recipe: DetectionRecipe, videos: VideoDataset, device: torch.device
+) -> None:
+    """Centre a predictor before it is trained, on as many clips as its recipe says.
+
+    The clips are a function of the recipe's seed.
+
+    Raises:
+        ValueError: if there is nothing to centre.
+    """
+    if recipe.prompts.centre_clips == 0:
+        return
+    encoder = detector.to(device).eval().encoder
+    if not isinstance(encoder.predictor, PromptPredictor):
+        raise ValueError("prompts.centre_clips must be 0 where no support frames are read")
+    clips, make_batch = build_clips(recipe, videos), build_collate(recipe)
+    order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(recipe.seed))
+    means = []
+    for index in order[: recipe.prompts.centre_clips].tolist():
+        support = make_batch([clips[index]]).to(device).support
+        assert support is not None
+        means.append(encoder.backbone.embed(support.flatten(0, 1)).mean((0, 1)))  # (C,)
+    encoder.predictor.centre(torch.stack(means).mean(0))
 
 
 def evaluate_saved(
@@ -104,20 +132,7 @@ def build_inference(
     detector = saved.detector.to(accelerator.device)
     prepare = build_preparation(saved.recipe, accelerator.device)
     sampler = None if support.off else build_test_sampler(prompts)
-    return VideoInference(detector, sampler, prepare)
-
-
-def evaluation_json(
-    evaluation: DetectionEvaluation, device: torch.device, **about: Any
-) -> dict[str, Any]:
-    """Return what an evaluation found, where it ran and on what, for a json file."""
-    return {
-        **about,
-        "protocol": "COCO box AP in percent, at most 100 detections a frame",
-        "num_frames": evaluation.num_frames,
-        "precision": precision_json(evaluation.precision),
-        "environment": environment(device),
-    }
+    return VideoInference(detector, sampler, prepare, prompts.support_video)
 
 
 def _claim(output: Path, recipe: DetectionRecipe, accelerator: Accelerator) -> None:

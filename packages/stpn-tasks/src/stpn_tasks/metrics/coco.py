@@ -44,6 +44,8 @@ class FrameDetections:
 class AveragePrecision:
     """Hold the six numbers of the COCO protocol, each in [0, 1], or NaN without an object.
 
+    They are what the precision-recall curve at IoU 0.50 is summed up in, which comes along.
+
     Attributes:
         ap: mean over IoU thresholds 0.50, 0.55, ..., 0.95 and over the classes with objects.
         ap50: at IoU 0.50.
@@ -51,6 +53,8 @@ class AveragePrecision:
         ap_small: of objects of at most 32² pixels (area of the box).
         ap_medium: of objects from 32² to 96² pixels.
         ap_large: of objects of at least 96² pixels.
+        curve50: precision at IoU 0.50 at the 101 recalls 0, 0.01, ..., 1, mean over the classes
+            with objects, whose mean in turn is ``ap50``; empty without an object.
     """
 
     ap: float
@@ -59,6 +63,7 @@ class AveragePrecision:
     ap_small: float
     ap_medium: float
     ap_large: float
+    curve50: tuple[float, ...] = ()
 
 
 def coco_average_precision(
@@ -130,13 +135,16 @@ def _precision(evaluator: COCOeval) -> AveragePrecision:
         present = values[values > -1]  # -1 marks a class without objects
         return float(present.mean()) if present.size else float("nan")
 
+    at_50 = precision[np.isclose(thresholds, 0.5), ..., 0][0]  # (recall, class)
+    known = at_50[:, (at_50 > -1).all(axis=0)]
     return AveragePrecision(
         ap=mean(precision[..., 0]),
-        ap50=mean(precision[np.isclose(thresholds, 0.5), ..., 0]),
+        ap50=mean(at_50),
         ap75=mean(precision[np.isclose(thresholds, 0.75), ..., 0]),
         ap_small=mean(precision[..., 1]),
         ap_medium=mean(precision[..., 2]),
         ap_large=mean(precision[..., 3]),
+        curve50=tuple(known.mean(axis=1).tolist()) if known.size else (),
     )
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import platform
+import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,9 @@ from rich.table import Table
 
 from stpn_tasks.files import write_text
 from stpn_tasks.metrics.coco import AveragePrecision
+
+# A list of numbers in indented json, which is better read in one line.
+_NUMBERS = re.compile(r"\[[\s\d.,eE+-]+\]")
 
 
 def precision_table(
@@ -51,11 +55,15 @@ def print_table(table: Table) -> None:
     (console if console.is_terminal else Console(width=120)).print(table)
 
 
-def precision_json(precision: Mapping[str, AveragePrecision]) -> dict[str, dict[str, float | None]]:
+def precision_json(precision: Mapping[str, AveragePrecision]) -> dict[str, dict[str, Any]]:
     """Return average precision by split as json can hold it: percent, null without an object."""
     return {
         split: {
-            name: None if math.isnan(value) else round(100 * value, 3)
+            name: [round(100 * point, 2) for point in value]
+            if name == "curve50"
+            else None
+            if math.isnan(value)
+            else round(100 * value, 3)
             for name, value in dataclasses.asdict(values).items()
         }
         for split, values in precision.items()
@@ -85,7 +93,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     Raises:
         ValueError: if a number is not finite, which json cannot hold.
     """
-    write_text(path, json.dumps(values, indent=2, default=str, allow_nan=False) + "\n")
+    text = json.dumps(values, indent=2, default=str, allow_nan=False)
+    write_text(path, _NUMBERS.sub(lambda match: " ".join(match[0].split()), text) + "\n")
 
 
 def _percent(value: float) -> str:

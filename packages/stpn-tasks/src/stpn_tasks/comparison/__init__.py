@@ -1,0 +1,1 @@
+"""The comparison with the baseline and its controls: protocol, stages, runs."""

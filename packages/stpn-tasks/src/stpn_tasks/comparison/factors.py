@@ -1,0 +1,116 @@
+"""What a sweep varies, one factor at a time around the small recipe (the paper's Table 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from stpn_tasks.comparison.options import Scale
+from stpn_tasks.comparison.protocol import Row, Training, comparison_rows, with_prompts
+from stpn_tasks.recipes import SupportOptions, small
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One thing that is varied, everything else being as in the small recipe.
+
+    Attributes:
+        name: for options and files.
+        label: for people.
+        about: what changes, and whether it takes another training.
+        rows: one per value, with the value as label.
+    """
+
+    name: str
+    label: str
+    about: str
+    rows: tuple[Row, ...]
+
+
+def stride(scale: Scale) -> Factor:
+    """Vary S, the distance between support frames in testing."""
+    rows = [_tested(scale, f"stride_{s}", str(s), SupportOptions(stride=s)) for s in (1, 2, 3, 4)]
+    about = "Frames between support frames when testing (K = 4); the weights are the same."
+    return Factor("stride", "stride S", about, tuple(rows))
+
+
+def num_support(scale: Scale) -> Factor:
+    """Vary K, the number of support frames in testing."""
+    rows = [
+        _tested(scale, f"num_support_{k}", str(k), SupportOptions(test_support=k))
+        for k in (2, 4, 6, 8)
+    ]
+    about = "Support frames when testing (S = 2); the weights are the same, trained with K = 4."
+    return Factor("num-support", "support frames K", about, tuple(rows))
+
+
+def num_prompts(scale: Scale) -> Factor:
+    """Vary the number of prompts."""
+    rows = [_trained(scale, f"num_prompts_{p}", str(p), num_prompts=p) for p in (1, 3, 7, 14)]
+    return Factor("num-prompts", "prompts N_P", "Each value is trained.", tuple(rows))
+
+
+def predictor(scale: Scale) -> Factor:
+    """Vary the kind of predictor."""
+    rows = [
+        _trained(scale, "transformer", "transformer"),
+        *(
+            _trained(
+                scale,
+                name,
+                name,
+                predictor=name,
+                ffn_dim=None,
+                centre_clips=0 if name == "mixer" else 128,
+            )
+            for name in ("mixer", "attention", "average")
+        ),
+    ]
+    about = "Each kind is trained: transformer and mixer are the paper's, attention and average "
+    return Factor("predictor", "predictor", about + "the released code's.", tuple(rows))
+
+
+def depth(scale: Scale) -> Factor:
+    """Compare shallow with deep prompts."""
+    rows = [
+        _trained(scale, "shallow", "shallow", deep=False),
+        _trained(scale, "deep", "deep", deep=True),
+    ]
+    about = "Prompts for the first transformer layer or for every one; each is trained."
+    return Factor("depth", "prompts enter", about, tuple(rows))
+
+
+FACTORS: dict[str, Callable[[Scale], Factor]] = {
+    "stride": stride,
+    "num-support": num_support,
+    "num-prompts": num_prompts,
+    "predictor": predictor,
+    "depth": depth,
+}
+
+
+def sweep_rows(scale: Scale, factors: tuple[Factor, ...]) -> tuple[Row, ...]:
+    """Return the baseline, STPN, and the rows of some factors, each once."""
+    references = [row for row in comparison_rows(scale) if row.name in ("baseline", "stpn")]
+    rows = {row.name: row for row in references}
+    for row in (row for factor in factors for row in factor.rows):
+        rows.setdefault(row.name, row)
+    return tuple(rows.values())
+
+
+def _tested(scale: Scale, name: str, label: str, support: SupportOptions) -> Row:
+    stpn = Training("stpn", with_prompts(scale.finetune_steps))
+    if support.change(small().prompts) == small().prompts:
+        return Row("stpn", label, "The small recipe.", stpn)
+    return Row(
+        name, label, f"The small recipe, tested with {name.replace('_', ' ')}.", stpn, support
+    )
+
+
+def _trained(scale: Scale, name: str, label: str, **prompts: object) -> Row:
+    recipe = with_prompts(scale.finetune_steps, **prompts)
+    if recipe.prompts == small().prompts:
+        return Row("stpn", label, "The small recipe.", Training("stpn", recipe))
+    return Row(
+        name, label, f"The small recipe with {name.replace('_', ' ')}.", Training(name, recipe)
+    )

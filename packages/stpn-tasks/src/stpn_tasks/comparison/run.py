@@ -1,0 +1,143 @@
+"""Run a comparison: all seeds and rows, as many at a time as there are workers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from tqdm import tqdm
+
+from stpn_tasks.comparison.options import ComparisonOptions
+from stpn_tasks.comparison.protocol import CLIPS, TEST_SETS, Row, Training, trainings
+from stpn_tasks.comparison.stages import (
+    Workspace,
+    choose_device,
+    fine_tune_and_test,
+    train_single_frame,
+)
+from stpn_tasks.comparison.workers import side_by_side
+from stpn_tasks.engine import fast_precision
+from stpn_tasks.files import write_text
+from stpn_tasks.report import environment
+from stpn_tasks.results import Model, Results, Run, save_results
+
+
+def workspaces(options: ComparisonOptions) -> tuple[Workspace, ...]:
+    """Return one workspace per seed, after a check that the folder is not another comparison's.
+
+    Raises:
+        ValueError: if the folder holds a comparison of another size or on other video.
+    """
+    device = choose_device(options.device)
+    chosen = options.mixed_precision
+    precision = fast_precision(device) if chosen == "auto" else chosen
+    _claim(options, precision)
+    return tuple(
+        Workspace(
+            options.output / f"seed-{seed}", seed, options.scale, device, precision, options.cache
+        )
+        for seed in options.seeds
+    )
+
+
+def _claim(options: ComparisonOptions, precision: str) -> None:
+    """Write what is common to all that the folder will hold, unless something else is there."""
+    path = options.output / "protocol.json"
+    sets = {"train": CLIPS, **TEST_SETS}
+    protocol = {
+        "scale": dataclasses.asdict(options.scale),
+        "mixed_precision": precision,
+        "video": {name: dataclasses.asdict(clips) for name, clips in sets.items()},
+    }
+    text = json.dumps(protocol, indent=2) + "\n"
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ValueError(
+            f"{path} tells of a comparison of another size, precision or video: choose another "
+            f"output folder"
+        )
+    write_text(path, text)
+
+
+def compare(
+    options: ComparisonOptions,
+    rows: Sequence[Row],
+    *,
+    title: str,
+    command: str,
+    filename: str = "results.json",
+) -> Results:
+    """Train and test every row with every seed, and write the results as json.
+
+    What is there already, from a run that stopped or with other rows, is not made again.
+
+    Args:
+        options: sizes, seeds, hardware, folder.
+        rows: what is compared; the first one is what the others are compared with.
+        title: of the results.
+        command: that gives them.
+        filename: of the json in the output folder.
+    """
+    start = time.perf_counter()
+    spaces = workspaces(options)
+    about = environment(spaces[0].device)  # before a long run, in which files may change
+    resumed = any(space.folder.exists() for space in spaces)
+    for space in spaces:  # with all processors, before they are shared out
+        space.train_videos()
+        space.test_videos()
+    side_by_side([partial(train_single_frame, space) for space in spaces], options.workers)
+    runs = _runs(spaces, rows, options.workers)
+    minutes = f"{(time.perf_counter() - start) / 60:.1f}"
+    results = Results(
+        title,
+        {
+            "command": command,
+            "minutes": minutes + (", after an earlier start" if resumed else ""),
+            **about,
+            "mixed_precision": spaces[0].mixed_precision,
+            "workers": options.workers,
+            **dataclasses.asdict(options.scale),
+        },
+        tuple(Model(row.name, row.label, row.about, runs[row.name]) for row in rows),
+    )
+    save_results(options.output / filename, results)
+    return results
+
+
+def _runs(
+    spaces: Sequence[Workspace], rows: Sequence[Row], workers: int
+) -> dict[str, tuple[Run, ...]]:
+    """Fine-tune and test, long trainings first so that no worker waits at the end."""
+    jobs: list[tuple[Training | None, list[Row]]] = [
+        (training, [row for row in rows if row.training == training])
+        for training in (*trainings(rows), None)
+    ]
+    tasks = [
+        partial(fine_tune_and_test, space, training, tested)
+        for training, tested in jobs
+        if tested
+        for space in spaces
+    ]
+    found: dict[str, list[Run]] = {}
+    for by_row in side_by_side(tasks, workers):
+        for name, run in by_row.items():
+            found.setdefault(name, []).append(run)
+    return {name: tuple(sorted(of_row, key=lambda run: run.seed)) for name, of_row in found.items()}
+
+
+def say(what: str, detail: str) -> None:
+    """Tell what comes next, above the progress bars."""
+    tqdm.write(f"── {what}: {detail}")
+
+
+def as_command(name: str, options: ComparisonOptions, *extra: Any) -> str:
+    """Return the command line that gives these results."""
+    words = ["stpn", name, *map(str, extra)]
+    if options.size != "quick":
+        words.append(f"--{options.size}")
+    if options.seeds != (0,):
+        words += ["--seeds", *map(str, options.seeds)]
+    return " ".join(words)

@@ -1,0 +1,232 @@
+"""The stages of one seed: pretraining, the single-frame detector, fine-tuning, tests.
+
+Each stage leaves its result in the seed's folder and is not repeated where that is there.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+
+from stpn_backbones import PromptedSwin
+from stpn_data.deteriorated import DeterioratedVideo, ObjectCrops
+from stpn_tasks.comparison.options import Scale
+from stpn_tasks.comparison.protocol import (
+    CLIPS,
+    SINGLE_FRAME,
+    TEST_SETS,
+    Row,
+    Training,
+    fine_tuning,
+)
+from stpn_tasks.comparison.workers import line
+from stpn_tasks.detection.build import build_detector
+from stpn_tasks.detection.checkpoint import initialise, load_detector, save_detector
+from stpn_tasks.detection.data import build_clips, build_collate
+from stpn_tasks.detection.detections import Detections, save_detections
+from stpn_tasks.detection.detector import VideoDetector
+from stpn_tasks.detection.evaluation import evaluate_detector
+from stpn_tasks.detection.pretraining import CropClassifier, VariedCrops, collate_crops
+from stpn_tasks.detection.run import build_inference, centre_predictor
+from stpn_tasks.engine import make_accelerator, train
+from stpn_tasks.recipes import DetectionRecipe, OptimRecipe, small_baseline
+from stpn_tasks.report import write_json
+from stpn_tasks.results import Run, run_from_json, run_json
+
+CROP_BATCH = 48
+TEST_BATCH = 16
+# Weaker detections count in the evaluation, but nobody draws them.
+KEPT_SCORE = 0.05
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """One seed's folder, data and hardware.
+
+    Attributes:
+        folder: of the seed.
+        seed: of video, weights and order.
+        scale: how much to render and train.
+        device: where the network runs.
+        mixed_precision: its arithmetic.
+        cache: folder for rendered video; the user's cache folder if not given.
+    """
+
+    folder: Path
+    seed: int
+    scale: Scale
+    device: str
+    mixed_precision: Literal["no", "bf16"]
+    cache: Path | None
+
+    def accelerator(self) -> Accelerator:
+        """Return accelerate's view of the device."""
+        return make_accelerator(self.device, self.mixed_precision)
+
+    def train_videos(self) -> DeterioratedVideo:
+        """Render the training clips, or open them."""
+        return DeterioratedVideo(
+            self.cache,
+            split="train",
+            num_videos=self.scale.train_videos,
+            options=CLIPS,
+            seed=self.seed,
+        )
+
+    def test_videos(self) -> dict[str, DeterioratedVideo]:
+        """Render the clips of every test set, or open them."""
+        return {
+            name: DeterioratedVideo(
+                self.cache,
+                split="test",
+                num_videos=self.scale.test_videos,
+                options=options,
+                seed=self.seed,
+            )
+            for name, options in TEST_SETS.items()
+        }
+
+    def weights(self, name: str) -> Path:
+        """Return where the weights of a training lie."""
+        return self.folder / name / "model.safetensors"
+
+    def detections(self, row: str, test_set: str) -> Path:
+        """Return where the detections of a row lie."""
+        return self.folder / row / f"detections-{test_set}.npz"
+
+
+def train_single_frame(space: Workspace) -> None:
+    """Pretrain a backbone on object crops, then train the single-frame detector from it."""
+    weights = space.weights(SINGLE_FRAME)
+    if weights.exists():
+        return
+    videos = space.train_videos()
+    recipe = fine_tuning(small_baseline(), space.scale.detector_steps)
+    recipe = replace(recipe, seed=space.seed)
+    detector = build_detector(recipe, len(videos.classes))
+    _pretrain(space, detector, videos)
+    _fit(space, detector, recipe, videos, SINGLE_FRAME)
+    save_detector(weights, detector.cpu(), recipe, videos.classes)
+
+
+def _pretrain(space: Workspace, detector: VideoDetector, videos: DeterioratedVideo) -> None:
+    backbone = detector.encoder.backbone
+    assert isinstance(backbone, PromptedSwin)
+    optim = OptimRecipe(
+        lr=1e-3,
+        batch_size=CROP_BATCH,
+        epochs=1,
+        epoch_size=CROP_BATCH * space.scale.crop_steps,
+        warmup_steps=20,
+        schedule="cosine",
+    )
+    train(
+        CropClassifier(backbone, len(videos.classes)),
+        VariedCrops(ObjectCrops(videos), space.seed),
+        collate_crops,
+        optim,
+        accelerator=space.accelerator(),
+        seed=space.seed,
+        title=f"seed {space.seed}, crops",
+        line=line(),
+    )
+
+
+def _fit(
+    space: Workspace,
+    detector: VideoDetector,
+    recipe: DetectionRecipe,
+    videos: DeterioratedVideo,
+    name: str,
+) -> None:
+    """Train, and write how long it took and the losses beside where the weights will be."""
+    start = time.process_time()
+    losses = train(
+        detector,
+        build_clips(recipe, videos),
+        build_collate(recipe),
+        recipe.optim,
+        accelerator=space.accelerator(),
+        seed=recipe.seed,
+        title=f"seed {space.seed}, {name}",
+        line=line(),
+    )
+    steps = (recipe.optim.epoch_size or 0) // recipe.optim.batch_size
+    seconds = round(time.process_time() - start, 1)
+    values = {"steps": steps, "cpu_seconds": seconds, "losses": losses[-1]}
+    write_json(space.folder / name / "training.json", values)
+
+
+def fine_tune_and_test(
+    space: Workspace, training: Training | None, rows: Sequence[Row]
+) -> dict[str, Run]:
+    """Fine-tune the single-frame detector and test it in every way that some rows ask for.
+
+    Args:
+        space: the seed.
+        training: what to fine-tune; ``None`` tests the single-frame detector as it is.
+        rows: how to test; all have this training.
+
+    Returns:
+        The numbers of each row, by its name.
+    """
+    name = SINGLE_FRAME if training is None else training.name
+    if training is not None and not space.weights(name).exists():
+        _fine_tune(space, training)
+    about = json.loads((space.folder / name / "training.json").read_text(encoding="utf-8"))
+    return {row.name: _test(space, row, name, about) for row in rows}
+
+
+def _fine_tune(space: Workspace, training: Training) -> None:
+    videos = space.train_videos()
+    recipe = replace(training.recipe, seed=space.seed)
+    detector = build_detector(recipe, len(videos.classes))
+    initialise(detector, space.weights(SINGLE_FRAME))
+    centre_predictor(detector, recipe, videos, space.accelerator().device)
+    _fit(space, detector, recipe, videos, training.name)
+    save_detector(space.weights(training.name), detector.cpu(), recipe, videos.classes)
+
+
+def _test(space: Workspace, row: Row, weights: str, about: dict[str, float]) -> Run:
+    path = space.folder / row.name / "run.json"
+    if path.exists():
+        return run_from_json(json.loads(path.read_text(encoding="utf-8")))
+    accelerator = space.accelerator()
+    inference = build_inference(load_detector(space.weights(weights)), accelerator, row.support)
+    precision = {}
+    for name, videos in space.test_videos().items():
+        evaluation = evaluate_detector(
+            inference,
+            videos,
+            accelerator=accelerator,
+            batch_size=TEST_BATCH,
+            title=f"seed {space.seed}, test {row.name}, {name}",
+            line=line(),
+        )
+        precision[name] = evaluation.precision
+        drawn = {
+            number: [_confident(found) for found in video]
+            for number, video in evaluation.detections.items()
+        }
+        save_detections(space.detections(row.name, name), drawn)
+    steps = None if row.training is None else int(about["steps"])
+    run = Run(space.seed, precision, steps, about["cpu_seconds"])
+    write_json(path, run_json(run))
+    return run
+
+
+def _confident(found: Detections) -> Detections:
+    kept = found.scores >= KEPT_SCORE
+    return Detections(found.boxes_xyxy[kept], found.scores[kept], found.labels[kept])
+
+
+def choose_device(device: str | None) -> str:
+    """Return the device asked for, or the best there is."""
+    return device or ("cuda" if torch.cuda.is_available() else "cpu")

@@ -1,0 +1,226 @@
+"""Measured numbers of several models, test sets and seeds: what tables and reports are made of."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import statistics
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from stpn_tasks.metrics.coco import AveragePrecision
+from stpn_tasks.report import precision_json, write_json
+
+# Average precision of one test set: of "all" frames and of the frames of each condition.
+ByCondition = Mapping[str, AveragePrecision]
+
+# Conditions whose precision-recall curves are kept in files.
+CURVES = ("all", "deteriorated", "clean")
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one model of one seed gave.
+
+    Attributes:
+        seed: of data, weights and order.
+        precision: average precision by condition, by test set.
+        steps: of fine-tuning, where the model was fine-tuned.
+        cpu_seconds: of fine-tuning, all threads together.
+    """
+
+    seed: int
+    precision: Mapping[str, ByCondition]
+    steps: int | None = None
+    cpu_seconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of a comparison.
+
+    Attributes:
+        name: short, for files and options.
+        label: for people.
+        about: one sentence: what it is.
+        runs: of every seed.
+    """
+
+    name: str
+    label: str
+    about: str
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """The mean over seeds, their sample standard deviation (NaN for one seed), and their number.
+
+    Both are in percent; NaN where no seed has the number.
+    """
+
+    mean: float
+    spread: float
+    num_seeds: int
+
+    def __str__(self) -> str:
+        """Return "53.0 ± 1.2", or "53.0" of one seed."""
+        return self._text("")
+
+    def signed(self) -> str:
+        """Return "+3.1 ± 0.4", for a difference."""
+        return self._text("+")
+
+    def _text(self, sign: str) -> str:
+        if math.isnan(self.mean):
+            return "–"
+        mean = f"{self.mean:{sign}.1f}"
+        return mean if math.isnan(self.spread) else f"{mean} ± {self.spread:.1f}"
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything that one experiment measured.
+
+    Attributes:
+        title: of the experiment.
+        about: how it came about, for people and in their order: command, commit, hardware, time.
+        models: the rows; the first one is what the others are compared with.
+    """
+
+    title: str
+    about: Mapping[str, Any]
+    models: tuple[Model, ...]
+
+    def model(self, name: str) -> Model:
+        """Return a model by its name.
+
+        Raises:
+            KeyError: if there is none; names those there are.
+        """
+        for model in self.models:
+            if model.name == name:
+                return model
+        raise KeyError(f"no model {name!r} among {[model.name for model in self.models]}")
+
+    @property
+    def test_sets(self) -> tuple[str, ...]:
+        """Names of the test sets, in order."""
+        names = [name for model in self.models for run in model.runs for name in run.precision]
+        return tuple(dict.fromkeys(names))
+
+
+def statistic(model: Model, test_set: str, condition: str, metric: str = "ap50") -> Statistic:
+    """Return mean and spread of a model's average precision over its seeds, in percent.
+
+    Args:
+        model: with its runs.
+        test_set: which one.
+        condition: "all" or one that frames name.
+        metric: a field of ``AveragePrecision``.
+    """
+    return _summary(_values(model, test_set, condition, metric).values())
+
+
+def gain(
+    model: Model, over: Model, test_set: str, condition: str, metric: str = "ap50"
+) -> Statistic:
+    """Return mean and spread of the difference of two models, seed by seed, in points."""
+    mine, theirs = (_values(m, test_set, condition, metric) for m in (model, over))
+    return _summary(mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys()))
+
+
+def _values(model: Model, test_set: str, condition: str, metric: str) -> dict[int, float]:
+    found = {
+        run.seed: 100 * getattr(run.precision[test_set][condition], metric)
+        for run in model.runs
+        if condition in run.precision.get(test_set, {})
+    }
+    return {seed: value for seed, value in found.items() if not math.isnan(value)}
+
+
+def _summary(values: Any) -> Statistic:
+    numbers = list(values)
+    mean = statistics.fmean(numbers) if numbers else math.nan
+    spread = statistics.stdev(numbers) if len(numbers) > 1 else math.nan
+    return Statistic(mean, spread, len(numbers))
+
+
+def run_json(run: Run) -> dict[str, Any]:
+    """Return a run as json can hold it: percent, null without an object.
+
+    Of the curves those of `CURVES` are kept, which are what is drawn.
+    """
+    precision = {name: precision_json(values) for name, values in run.precision.items()}
+    for by_condition in precision.values():
+        for condition, numbers in by_condition.items():
+            if condition not in CURVES:
+                del numbers["curve50"]
+    return {
+        "seed": run.seed,
+        "steps": run.steps,
+        "cpu_seconds": run.cpu_seconds,
+        "precision": precision,
+    }
+
+
+def run_from_json(values: Mapping[str, Any]) -> Run:
+    """Return the run that ``run_json`` wrote."""
+    precision = {
+        name: {condition: _precision(numbers) for condition, numbers in by_condition.items()}
+        for name, by_condition in values["precision"].items()
+    }
+    return Run(values["seed"], precision, values["steps"], values["cpu_seconds"])
+
+
+def _precision(numbers: Mapping[str, Any]) -> AveragePrecision:
+    curve = tuple(value / 100 for value in numbers.get("curve50", ()))
+    single = {
+        field.name: math.nan if numbers[field.name] is None else numbers[field.name] / 100
+        for field in dataclasses.fields(AveragePrecision)
+        if field.name != "curve50"
+    }
+    return AveragePrecision(**single, curve50=curve)
+
+
+def save_results(path: Path, results: Results) -> None:
+    """Write results as json, atomically."""
+    models = [
+        {
+            "name": model.name,
+            "label": model.label,
+            "about": model.about,
+            "runs": [run_json(run) for run in model.runs],
+        }
+        for model in results.models
+    ]
+    write_json(path, {"title": results.title, "about": dict(results.about), "models": models})
+
+
+def load_results(path: Path) -> Results:
+    """Read results that ``save_results`` wrote.
+
+    Raises:
+        ValueError: if the file is missing, is not json, or lacks a field; names both.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        models = tuple(
+            Model(
+                model["name"],
+                model["label"],
+                model["about"],
+                tuple(run_from_json(run) for run in model["runs"]),
+            )
+            for model in values["models"]
+        )
+        return Results(values["title"], values["about"], models)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}") from error
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not json: {error}") from error
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a file of results: it lacks {error}") from error

@@ -1,0 +1,114 @@
+"""The sweep: one factor of the small recipe after the other, as tables and plots."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich.table import Table
+
+from stpn_tasks.comparison.factors import FACTORS, Factor, sweep_rows
+from stpn_tasks.comparison.options import ComparisonOptions
+from stpn_tasks.comparison.protocol import TEST_SETS
+from stpn_tasks.comparison.run import as_command, compare, say
+from stpn_tasks.files import atomic_path, write_text
+from stpn_tasks.report import print_table
+from stpn_tasks.results import Results, statistic
+
+FRAMES = ("all", "deteriorated", "clean")
+_STYLES = {"same_class": ("#0072B2", "o"), "mixed_class": ("#D55E00", "s")}
+
+
+def run_sweep(options: ComparisonOptions, names: Sequence[str]) -> Path:
+    """Train and test every value of some factors; return the path of ``sweep.md``.
+
+    What the folder holds already, from a sweep that stopped, another factor or a demo of the
+    same size, is not made again.
+
+    Args:
+        options: sizes, seeds, hardware, folder.
+        names: of the factors; keys of ``FACTORS``.
+    """
+    factors = tuple(FACTORS[name](options.scale) for name in names)
+    rows = sweep_rows(options.scale, factors)
+    say("sweep", f"{', '.join(names)}: {len(rows)} rows, {len(options.seeds)} seeds")
+    results = compare(
+        options,
+        rows,
+        title="One factor at a time around the small recipe",
+        command=as_command("sweep", options, *names),
+        filename="sweep.json",
+    )
+    for factor in factors:
+        print_table(factor_table(results, factor))
+        draw_factor(options.output / f"sweep-{factor.name}.png", results, factor)
+    path = options.output / "sweep.md"
+    write_text(path, sweep_page(results, factors))
+    return path
+
+
+def _cells(results: Results, factor: Factor) -> tuple[list[str], list[list[str]]]:
+    """Return the head and the rows of a factor's table: AP50 by test set and frames."""
+    head = [factor.label]
+    head += [f"{name.replace('_', ' ')}, {frames}" for name in TEST_SETS for frames in FRAMES]
+    lines = []
+    for label, name in [("baseline", "baseline"), *((row.label, row.name) for row in factor.rows)]:
+        model = results.model(name)
+        numbers = [statistic(model, test, frames) for test in TEST_SETS for frames in FRAMES]
+        lines.append([label, *map(str, numbers)])
+    return head, lines
+
+
+def factor_table(results: Results, factor: Factor) -> Table:
+    """Return AP50 (percent, mean ± spread over seeds) of every value of a factor."""
+    head, lines = _cells(results, factor)
+    table = Table(title=f"AP50 by {factor.label}. {factor.about}", title_justify="left")
+    for index, column in enumerate(head):
+        table.add_column(column, justify="right" if index else "left")
+    for line in lines:
+        table.add_row(*line)
+    return table
+
+
+def sweep_page(results: Results, factors: Sequence[Factor]) -> str:
+    """Return all tables as Markdown, with the plots that lie beside it."""
+    about = "; ".join(f"{name} {value}" for name, value in results.about.items())
+    parts = [f"# {results.title}\n", f"`{results.about['command']}` ({about}).\n"]
+    parts.append("AP50 in percent, mean ± standard deviation over the seeds.\n")
+    for factor in factors:
+        head, lines = _cells(results, factor)
+        parts.append(f"## {factor.label}\n\n{factor.about}\n")
+        rule = ["---"] + ["---:"] * (len(head) - 1)
+        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines)) + "\n")
+        parts.append(f"![AP50 by {factor.label}](sweep-{factor.name}.png)\n")
+    return "\n".join(parts)
+
+
+def draw_factor(path: Path, results: Results, factor: Factor) -> None:
+    """Draw AP50 over the values of a factor: of all frames and of deteriorated ones."""
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    for axes, frames in zip(figure.subplots(1, 2), ("all", "deteriorated"), strict=True):
+        _draw_frames(axes, results, factor, frames)
+    figure.axes[0].legend(fontsize=8, frameon=False)
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=150)
+
+
+def _draw_frames(axes: Axes, results: Results, factor: Factor, frames: str) -> None:
+    places = range(len(factor.rows))
+    for test_set, (colour, marker) in _STYLES.items():
+        values = [statistic(results.model(row.name), test_set, frames) for row in factor.rows]
+        means = [value.mean for value in values]
+        spreads = [0.0 if value.num_seeds < 2 else value.spread for value in values]
+        label = test_set.replace("_", " ")
+        axes.errorbar(
+            places, means, spreads, color=colour, marker=marker, capsize=3, label=f"STPN, {label}"
+        )
+        base = statistic(results.model("baseline"), test_set, frames).mean
+        axes.axhline(base, color=colour, linestyle=":", label=f"baseline, {label}")
+    axes.set_xticks(list(places), [row.label for row in factor.rows])
+    axes.set_xlabel(factor.label)
+    axes.set_ylabel(f"AP50, {frames} frames (%)")
+    axes.spines[["top", "right"]].set_visible(False)

@@ -1,0 +1,191 @@
+import json
+import os
+from dataclasses import replace
+from functools import partial
+
+import pytest
+import torch
+
+from stpn_data.deteriorated import RenderOptions
+from stpn_tasks import demo, sweep
+from stpn_tasks.comparison import factors, protocol, run, stages, workers
+from stpn_tasks.comparison.options import FULL, QUICK, ComparisonOptions, Scale
+from stpn_tasks.comparison.protocol import Row, Training, comparison_rows, trainings
+from stpn_tasks.detection.checkpoint import load_detector
+from stpn_tasks.recipes import PromptRecipe, small, small_baseline
+from stpn_tasks.results import load_results
+
+SCALE = Scale(4, 2, 2, 2, 2)
+CLIPS = RenderOptions(
+    size=(64, 64), num_frames=5, object_size=(16.0, 24.0), same_class=0.5, deteriorated=0.5
+)
+SETS = {
+    "same_class": replace(CLIPS, same_class=1.0),
+    "mixed_class": replace(CLIPS, same_class=0.0, num_objects=(2, 2)),
+}
+
+
+@pytest.fixture
+def little(monkeypatch, tiny, tmp_path):
+    """Make everything that a comparison renders and trains little; return its options."""
+    recipe = tiny.recipe(deep=True, centre_clips=2)
+    baseline = replace(recipe, prompts=PromptRecipe(predictor="none"))
+    for module in (protocol, factors):
+        monkeypatch.setattr(module, "small", lambda: recipe)
+    for module in (protocol, stages):
+        monkeypatch.setattr(module, "small_baseline", lambda: baseline)
+    for module in (run, stages):
+        monkeypatch.setattr(module, "CLIPS", CLIPS)
+    for module in (run, stages, demo, sweep):
+        monkeypatch.setattr(module, "TEST_SETS", SETS)
+    monkeypatch.setattr(ComparisonOptions, "scale", SCALE)
+    return ComparisonOptions(
+        output=tmp_path / "out", workers=1, device="cpu", cache=tmp_path / "cache"
+    )
+
+
+def test_the_demo_compares_all_rows_and_writes_a_report(little, capsys):
+    options = replace(little, seeds=(0, 3))
+    page = demo.run_demo(options)
+    assert page == options.output / "report.html"
+    assert "data:image/" in page.read_text()
+    results = load_results(options.output / "results.json")
+    assert [model.name for model in results.models] == [row.name for row in comparison_rows(SCALE)]
+    assert results.about["command"] == "stpn demo --seeds 0 3"
+    for model in results.models:
+        assert [found.seed for found in model.runs] == [0, 3]
+        for found in model.runs:
+            assert found.precision.keys() == SETS.keys()
+            assert {"all", "deteriorated", "clean"} <= found.precision["same_class"].keys()
+            assert found.cpu_seconds > 0
+    steps = {model.name: model.runs[0].steps for model in results.models}
+    assert (steps["stpn"], steps["baseline"], steps["baseline_equal_compute"]) == (2, 2, 4)
+    assert steps["detector"] is None
+    text = capsys.readouterr().out
+    assert all(row.label.split(",")[0] in text for row in comparison_rows(SCALE))
+
+
+def test_a_comparison_goes_on_where_it_stopped(little, monkeypatch):
+    calls = []
+    fit = stages._fit
+
+    def counted(space, detector, recipe, videos, name):
+        if name == "static":
+            raise KeyboardInterrupt
+        calls.append(name)
+        fit(space, detector, recipe, videos, name)
+
+    monkeypatch.setattr(stages, "_fit", counted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run_demo(little)
+    done = list(calls)
+    assert "static" not in done
+    monkeypatch.setattr(stages, "_fit", lambda *a: (calls.append(a[-1]), fit(*a)))
+    demo.run_demo(little)
+    assert sorted(calls) == sorted([*done, *(set(calls) - set(done))])  # nothing twice
+    assert set(calls) - set(done) >= {"static"}
+    about = load_results(little.output / "results.json").about
+    assert "after an earlier start" in about["minutes"]
+
+
+def test_a_folder_of_another_comparison_is_refused(little, monkeypatch):
+    run.workspaces(little)
+    monkeypatch.setattr(ComparisonOptions, "scale", replace(SCALE, finetune_steps=9))
+    with pytest.raises(ValueError, match=r"protocol.json tells of a comparison of another size"):
+        run.workspaces(little)
+
+
+def test_a_sweep_varies_one_factor_and_reuses_what_is_there(little, monkeypatch, capsys):
+    demo.run_demo(little)
+    calls = []
+    fit = stages._fit
+    monkeypatch.setattr(stages, "_fit", lambda *a: (calls.append(a[-1]), fit(*a)))
+    path = sweep.run_sweep(little, ["stride", "predictor", "depth"])
+    assert calls == ["mixer", "attention", "average", "shallow"]
+    text = path.read_text()
+    assert text.count("\n## ") == 3
+    for name in ("stride", "predictor", "depth"):
+        assert (little.output / f"sweep-{name}.png").stat().st_size > 1000
+        assert f"(sweep-{name}.png)" in text
+    assert "| mixer |" in text
+    kinds = {
+        name: load_detector(little.output / "seed-0" / name / "model.safetensors").recipe.prompts
+        for name in ("mixer", "shallow")
+    }
+    assert kinds["mixer"].predictor == "mixer"
+    assert not kinds["shallow"].deep
+    results = load_results(little.output / "sweep.json")
+    assert results.model("stpn").label == "STPN"
+    assert results.model("stride_1").runs[0].precision != results.model("stpn").runs[0].precision
+
+
+def test_rows_differ_in_what_their_names_say_and_in_nothing_else():
+    rows = {row.name: row for row in comparison_rows(QUICK)}
+    recipes = {name: row.training.recipe for name, row in rows.items() if row.training}
+    stpn, baseline = recipes["stpn"], recipes["baseline"]
+    assert replace(baseline, prompts=stpn.prompts) == stpn
+    assert baseline.prompts.predictor == "none"
+    other = recipes["stpn_other"]
+    assert other.prompts.support_video == "other"
+    assert replace(other, prompts=replace(other.prompts, support_video="own")) == stpn
+    static = recipes["static"].prompts
+    assert (static.predictor, static.num_prompts, static.deep) == ("static", 7, True)
+    longer = recipes["baseline_equal_compute"]
+    assert longer.optim.epoch_size == round(QUICK.finetune_steps * QUICK.equal_compute) * 16
+    assert replace(longer, optim=baseline.optim) == baseline
+    assert recipes["stpn_off"] == recipes["stpn_other_tested"] == stpn
+    assert rows["stpn_off"].support.off
+    assert rows["stpn_other_tested"].support.support_video == "other"
+
+
+@pytest.mark.parametrize("scale", [QUICK, FULL])
+def test_every_factor_holds_the_small_recipe_once_and_changes_one_thing(scale):
+    for make in factors.FACTORS.values():
+        factor = make(scale)
+        assert [row.name for row in factor.rows].count("stpn") == 1
+        for row in factor.rows:
+            prompts = row.training.recipe.prompts
+            tested = row.support.change(prompts)
+            changed = {
+                name
+                for name, value in vars(tested).items()
+                if value != getattr(small().prompts, name)
+            }
+            assert len(changed - {"ffn_dim", "centre_clips"}) == (row.name != "stpn")
+
+
+def test_two_trainings_of_one_name_are_an_error():
+    rows = [
+        Row("a", "a", "", Training("same", small())),
+        Row("b", "b", "", Training("same", small_baseline())),
+    ]
+    with pytest.raises(ValueError, match="named 'same'"):
+        trainings(rows)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"full": True, "smoke": True}, "two sizes"),
+        ({"seeds": ()}, "--seeds"),
+        ({"seeds": (1, 1)}, "--seeds"),
+        ({"workers": 0}, "--workers"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        ComparisonOptions(**values)
+
+
+def test_workers_are_processes_with_lines_and_threads_of_their_own():
+    before = torch.get_num_threads()
+    found = workers.side_by_side([partial(os.getpid)] * 2 + [workers.line] * 2, 2)
+    assert os.getpid() not in found[:2]
+    assert set(found[2:]) <= {0, 1}
+    assert torch.get_num_threads() == before
+    assert workers.side_by_side([os.getpid], 2) == [os.getpid()]
+
+
+def test_a_failing_worker_fails_the_whole():
+    with pytest.raises(json.JSONDecodeError):
+        workers.side_by_side([partial(json.loads, "{"), os.getpid], 2)

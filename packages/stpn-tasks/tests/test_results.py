@@ -1,0 +1,85 @@
+import json
+import math
+
+import pytest
+
+from stpn_tasks.metrics import AveragePrecision
+from stpn_tasks.results import (
+    Model,
+    Results,
+    Run,
+    gain,
+    load_results,
+    save_results,
+    statistic,
+)
+
+NAN = math.nan
+
+
+def precision(ap50, curve=()):
+    return AveragePrecision(ap50 / 2, ap50, NAN, NAN, NAN, NAN, curve)
+
+
+def model(name, *ap50, seeds=None):
+    runs = [
+        Run(seed, {"test": {"all": precision(value, (1.0, 0.5)), "fast": precision(NAN)}}, 3, 1.5)
+        for seed, value in zip(seeds or range(len(ap50)), ap50, strict=True)
+    ]
+    return Model(name, name.upper(), f"About {name}.", tuple(runs))
+
+
+def test_mean_and_spread_are_those_of_the_seeds():
+    found = statistic(model("a", 0.5, 0.6, 0.7), "test", "all")
+    assert (found.mean, found.spread, found.num_seeds) == pytest.approx((60, 10, 3))
+    assert str(found) == "60.0 ± 10.0"
+
+
+def test_one_seed_has_no_spread():
+    assert str(statistic(model("a", 0.5), "test", "all")) == "50.0"
+
+
+def test_what_is_not_there_is_a_dash():
+    for test_set, condition in (("test", "fast"), ("test", "underwater"), ("other", "all")):
+        assert str(statistic(model("a", 0.5), test_set, condition)) == "–"
+
+
+def test_a_gain_is_taken_seed_by_seed():
+    # Seeds vary by 30 points, the gain hardly.
+    found = gain(model("b", 0.35, 0.64), model("a", 0.3, 0.6), "test", "all")
+    assert (found.mean, found.spread) == pytest.approx((4.5, math.sqrt(0.5)))
+    assert found.signed() == "+4.5 ± 0.7"
+    only_common = gain(model("b", 0.2, seeds=[1]), model("a", 0.9, 0.1), "test", "all")
+    assert only_common.signed() == "+10.0"
+
+
+def test_results_come_back_from_their_file(tmp_path):
+    results = Results("Title", {"command": "stpn demo"}, (model("a", 0.5, 0.25), model("b", 0.75)))
+    save_results(tmp_path / "results.json", results)
+    loaded = load_results(tmp_path / "results.json")
+    assert (loaded.title, loaded.about, loaded.test_sets) == ("Title", results.about, ("test",))
+    assert loaded.model("b").label == "B"
+    for name in ("a", "b"):
+        for mine, theirs in zip(loaded.model(name).runs, results.model(name).runs, strict=True):
+            assert (mine.seed, mine.steps, mine.cpu_seconds) == (theirs.seed, 3, 1.5)
+            assert mine.precision["test"]["all"] == theirs.precision["test"]["all"]
+            assert math.isnan(mine.precision["test"]["fast"].ap50)
+    with pytest.raises(KeyError, match="no model 'c'"):
+        loaded.model("c")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "cannot be read: No such file"),
+        ("{", "is not json"),
+        ("{}", "is not a file of results: it lacks 'models'"),
+        (json.dumps({"models": [{"name": "a"}]}), "it lacks 'label'"),
+    ],
+)
+def test_a_file_that_holds_no_results_is_named(tmp_path, text, message):
+    path = tmp_path / "results.json"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ValueError, match=f"results.json.* {message}"):
+        load_results(path)
