@@ -240,9 +240,6 @@ class TransformerPredictor(PromptPredictor):
         self.output_norm = nn.LayerNorm(dim)
         self.ffn = _feed_forward(dim, dim // 4 if ffn_dim is None else ffn_dim, dim)
         self.apply(_initialise)
-        # The residual Q' is the same for every clip. It begins small, so that prompts begin as
-        # what the support frames say.
-        nn.init.constant_(self.query_norm.weight, 0.1)
 
     def _embed(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         return self.support_norm(self.reduction(tokens))  # type: ignore[no-any-return]

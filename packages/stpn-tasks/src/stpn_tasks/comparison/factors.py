@@ -29,7 +29,7 @@ class Factor:
 
 def stride(scale: Scale) -> Factor:
     """Vary S, the distance between support frames in testing."""
-    rows = [_tested(scale, f"stride_{s}", str(s), SupportOptions(stride=s)) for s in (1, 2, 3, 4)]
+    rows = [_tested(scale, f"stride_{s}", str(s), SupportOptions(stride=s)) for s in (1, 2, 4)]
     about = "Frames between support frames when testing (K = 4); the weights are the same."
     return Factor("stride", "stride S", about, tuple(rows))
 
@@ -38,7 +38,7 @@ def num_support(scale: Scale) -> Factor:
     """Vary K, the number of support frames in testing."""
     rows = [
         _tested(scale, f"num_support_{k}", str(k), SupportOptions(test_support=k))
-        for k in (2, 4, 6, 8)
+        for k in (2, 4, 8)
     ]
     about = "Support frames when testing (S = 2); the weights are the same, trained with K = 4."
     return Factor("num-support", "support frames K", about, tuple(rows))
@@ -46,7 +46,7 @@ def num_support(scale: Scale) -> Factor:
 
 def num_prompts(scale: Scale) -> Factor:
     """Vary the number of prompts."""
-    rows = [_trained(scale, f"num_prompts_{p}", str(p), num_prompts=p) for p in (1, 3, 7, 14)]
+    rows = [_trained(scale, f"num_prompts_{p}", str(p), num_prompts=p) for p in (1, 7, 14)]
     return Factor("num-prompts", "prompts N_P", "Each value is trained.", tuple(rows))
 
 

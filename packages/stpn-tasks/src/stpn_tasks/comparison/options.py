@@ -26,11 +26,11 @@ class Scale:
     crop_steps: int
     detector_steps: int
     finetune_steps: int
-    equal_compute: float = 1.75
+    equal_compute: float = 1.85
 
 
-QUICK = Scale(1500, 64, 400, 1000, 300)
-FULL = Scale(3000, 128, 800, 3000, 1200)
+QUICK = Scale(1500, 64, 1000, 1000, 500)
+FULL = Scale(3000, 96, 1500, 2000, 800)
 SMOKE = Scale(12, 4, 4, 4, 4)
 
 

@@ -14,12 +14,12 @@ from stpn_data.deteriorated import RenderOptions
 from stpn_tasks.comparison.options import Scale
 from stpn_tasks.recipes import DetectionRecipe, PromptRecipe, SupportOptions, small, small_baseline
 
-# Half of the clips show objects of one class, the others of different classes, which prompts must
-# tell apart; fast clips are deteriorated more often.
-CLIPS = RenderOptions(same_class=0.5, deterioration_follows_speed=True)
-# Of the training clips' looks; their frames come from other seeds.
+# All objects of a clip have one class; fast clips are deteriorated more often.
+CLIPS = RenderOptions(same_class=1.0, deterioration_follows_speed=True)
+# Clips of other seeds: as in training, and with two objects of different classes, which prompts
+# would have to tell apart.
 TEST_SETS = {
-    "same_class": replace(CLIPS, same_class=1.0),
+    "same_class": CLIPS,
     "mixed_class": replace(CLIPS, same_class=0.0, num_objects=(2, 2)),
 }
 SINGLE_FRAME = "detector"
