@@ -15,7 +15,7 @@ from stpn_tasks.recipes import BackboneRecipe, HeadRecipe, ImageRecipe, OptimRec
 def make_recipe(predictor="transformer", **prompts):
     """Two stages of one layer, images of 32 x 48; prompts as given."""
     recipe = small()
-    options = {"num_prompts": 3, "test_support": 4, "stride": 2, **prompts}
+    options = {"num_prompts": 3, "test_support": 4, "stride": 2, "centre_clips": 0, **prompts}
     return replace(
         recipe,
         backbone=BackboneRecipe(drop_path_rate=0.0, embed_dim=16, depths=(1, 1), num_heads=(1, 2)),

@@ -184,7 +184,7 @@ def test_evaluation_prints_and_writes_precision_by_condition(weights, tmp_path, 
     assert int(results.about["num_frames"]) > 0
     assert results.about["device"] == "cpu"
     page = (output / "report.html").read_text()
-    assert page.startswith("<!DOCTYPE html>")
+    assert page.startswith("<!doctype html>")
     assert "data:image/" in page
 
 

@@ -58,7 +58,17 @@ def test_precision_is_interpolated_at_101_recalls():
         found((*BOX, 0, 0.7)),
     ]
     expected = (51 * 1 + 50 * 2 / 3) / 101
-    assert coco_average_precision(objects, detections, CLASSES).ap50 == pytest.approx(expected)
+    result = coco_average_precision(objects, detections, CLASSES)
+    assert result.ap50 == pytest.approx(expected)
+    assert result.curve50 == pytest.approx([1] * 51 + [2 / 3] * 50)
+
+
+def test_the_curve_is_the_mean_over_classes_with_objects_and_empty_without():
+    objects = [truth((*BOX, 0)), truth((*BOX, 1))]
+    result = coco_average_precision(objects, [found((*BOX, 0, 0.9)), found()], CLASSES)
+    assert result.curve50 == pytest.approx([0.5] * 101)
+    assert sum(result.curve50) / 101 == pytest.approx(result.ap50)
+    assert coco_average_precision([truth()], [found()], CLASSES).curve50 == ()
 
 
 def test_the_mean_is_over_classes_with_objects():

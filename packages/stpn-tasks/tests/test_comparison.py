@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 from dataclasses import replace
@@ -9,7 +10,7 @@ import torch
 from stpn_data.deteriorated import RenderOptions
 from stpn_tasks import demo, sweep
 from stpn_tasks.comparison import factors, protocol, run, stages, workers
-from stpn_tasks.comparison.options import FULL, QUICK, ComparisonOptions, Scale
+from stpn_tasks.comparison.options import FULL, QUICK, SMOKE, ComparisonOptions, Scale
 from stpn_tasks.comparison.protocol import Row, Training, comparison_rows, trainings
 from stpn_tasks.detection.checkpoint import load_detector
 from stpn_tasks.recipes import PromptRecipe, small, small_baseline
@@ -101,7 +102,7 @@ def test_a_sweep_varies_one_factor_and_reuses_what_is_there(little, monkeypatch,
     fit = stages._fit
     monkeypatch.setattr(stages, "_fit", lambda *a: (calls.append(a[-1]), fit(*a)))
     path = sweep.run_sweep(little, ["stride", "predictor", "depth"])
-    assert calls == ["mixer", "attention", "average", "shallow"]
+    assert calls == ["mixer", "attention", "shallow"]
     text = path.read_text()
     assert text.count("\n## ") == 3
     for name in ("stride", "predictor", "depth"):
@@ -154,6 +155,11 @@ def test_every_factor_holds_the_small_recipe_once_and_changes_one_thing(scale):
             assert len(changed - {"ffn_dim", "centre_clips"}) == (row.name != "stpn")
 
 
+def test_sizes_grow():
+    sizes = (dataclasses.astuple(size) for size in (SMOKE, QUICK, FULL))
+    assert all(a <= b <= c for a, b, c in zip(*sizes, strict=True))
+
+
 def test_two_trainings_of_one_name_are_an_error():
     rows = [
         Row("a", "a", "", Training("same", small())),
@@ -179,13 +185,26 @@ def test_options_that_make_no_sense_are_refused(values, message):
 
 def test_workers_are_processes_with_lines_and_threads_of_their_own():
     before = torch.get_num_threads()
-    found = workers.side_by_side([partial(os.getpid)] * 2 + [workers.line] * 2, 2)
-    assert os.getpid() not in found[:2]
-    assert set(found[2:]) <= {0, 1}
+    (pids, lines) = workers.in_two_stages([], [[os.getpid] * 2, [workers.line] * 2], 2)
+    assert os.getpid() not in pids
+    assert set(lines) <= {0, 1}
     assert torch.get_num_threads() == before
-    assert workers.side_by_side([os.getpid], 2) == [os.getpid()]
+    assert workers.in_two_stages([os.getpid], [[os.getpid]], 2) == [[os.getpid()]]
 
 
-def test_a_failing_worker_fails_the_whole():
+def test_followers_wait_for_what_they_need(tmp_path):
+    paths = [tmp_path / name for name in "abc"]
+    found = workers.in_two_stages(
+        [partial(path.write_text, path.name) for path in paths],
+        [[path.read_text] * 2 for path in paths],
+        2,
+    )
+    assert found == [["a", "a"], ["b", "b"], ["c", "c"]]
+
+
+@pytest.mark.parametrize("stage", [0, 1])
+def test_a_failing_worker_fails_the_whole(stage):
+    bad = partial(json.loads, "{")
+    first, then = ([bad, os.getpid], [[], []]) if stage == 0 else ([], [[bad, os.getpid], []])
     with pytest.raises(json.JSONDecodeError):
-        workers.side_by_side([partial(json.loads, "{"), os.getpid], 2)
+        workers.in_two_stages(first, then, 2)

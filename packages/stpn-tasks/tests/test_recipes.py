@@ -13,7 +13,6 @@ from stpn_tasks.analysis.cost import cost_table, measure_cost
 from stpn_tasks.detection.build import build_detector, build_test_sampler, build_train_sampler
 from stpn_tasks.recipes import (
     DETECTION_RECIPES,
-    SCALES,
     BackboneRecipe,
     DetectionRecipe,
     HeadRecipe,
@@ -210,11 +209,6 @@ def test_random_weights_are_a_function_of_the_seed_and_of_nothing_else(tiny):
 def test_recipes_are_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         swin_tiny().seed = 1
-
-
-def test_demo_scales_grow():
-    smoke, quick, full = (dataclasses.astuple(SCALES[name]) for name in ("smoke", "quick", "full"))
-    assert all(a <= b <= c for a, b, c in zip(smoke, quick, full, strict=True))
 
 
 @pytest.mark.parametrize("predictor", ["transformer", "none"])

@@ -22,9 +22,8 @@ from stpn_tasks.comparison.run import as_command, compare, say
 from stpn_tasks.comparison.tables import gain_rows, precision_rows
 from stpn_tasks.report import print_table
 from stpn_tasks.report.build import write_report
+from stpn_tasks.report.words import KINDS, SPEEDS
 
-KINDS = ("motion_blur", "defocus", "occlusion", "low_light", "low_resolution")
-SPEEDS = ("slow", "medium", "fast")
 # Of which rows and clips the report shows frames.
 PICTURED = ("baseline", "stpn")
 

@@ -63,11 +63,11 @@ def predictor(scale: Scale) -> Factor:
                 ffn_dim=None,
                 centre_clips=0 if name == "mixer" else 128,
             )
-            for name in ("mixer", "attention", "average")
+            for name in ("mixer", "attention")
         ),
     ]
-    about = "Each kind is trained: transformer and mixer are the paper's, attention and average "
-    return Factor("predictor", "predictor", about + "the released code's.", tuple(rows))
+    about = "Each kind is trained: transformer and mixer are the paper's, attention is what the "
+    return Factor("predictor", "predictor", about + "released code runs.", tuple(rows))
 
 
 def depth(scale: Scale) -> Factor:

@@ -19,7 +19,7 @@ from stpn_tasks.comparison.stages import (
     fine_tune_and_test,
     train_single_frame,
 )
-from stpn_tasks.comparison.workers import side_by_side
+from stpn_tasks.comparison.workers import in_two_stages
 from stpn_tasks.engine import fast_precision
 from stpn_tasks.files import write_text
 from stpn_tasks.report import environment
@@ -88,7 +88,6 @@ def compare(
     for space in spaces:  # with all processors, before they are shared out
         space.train_videos()
         space.test_videos()
-    side_by_side([partial(train_single_frame, space) for space in spaces], options.workers)
     runs = _runs(spaces, rows, options.workers)
     minutes = f"{(time.perf_counter() - start) / 60:.1f}"
     results = Results(
@@ -110,21 +109,27 @@ def compare(
 def _runs(
     spaces: Sequence[Workspace], rows: Sequence[Row], workers: int
 ) -> dict[str, tuple[Run, ...]]:
-    """Fine-tune and test, long trainings first so that no worker waits at the end."""
+    """Train the single-frame detector of each seed, then fine-tune and test its rows.
+
+    Long trainings come first, so that no worker waits at the end.
+    """
     jobs: list[tuple[Training | None, list[Row]]] = [
         (training, [row for row in rows if row.training == training])
         for training in (*trainings(rows), None)
     ]
-    tasks = [
-        partial(fine_tune_and_test, space, training, tested)
-        for training, tested in jobs
-        if tested
-        for space in spaces
-    ]
-    found: dict[str, list[Run]] = {}
-    for by_row in side_by_side(tasks, workers):
+    jobs = [job for job in jobs if job[1]]
+    found: dict[str, list[Run]] = {row.name: [] for row in rows}
+    of_seeds = in_two_stages(
+        [partial(train_single_frame, space) for space in spaces],
+        [
+            [partial(fine_tune_and_test, space, training, tested) for training, tested in jobs]
+            for space in spaces
+        ],
+        workers,
+    )
+    for by_row in (by_row for of_seed in of_seeds for by_row in of_seed):
         for name, run in by_row.items():
-            found.setdefault(name, []).append(run)
+            found[name].append(run)
     return {name: tuple(sorted(of_row, key=lambda run: run.seed)) for name, of_row in found.items()}
 
 

@@ -91,8 +91,11 @@ def centre_predictor(
     if recipe.prompts.centre_clips == 0:
         return
     encoder = detector.to(device).eval().encoder
-    if not isinstance(encoder.predictor, PromptPredictor):
-        raise ValueError("prompts.centre_clips must be 0 where no support frames are read")
+    kind = recipe.prompts.predictor
+    if kind == "mixer" or not isinstance(encoder.predictor, PromptPredictor):
+        raise ValueError(
+            f"prompts.centre_clips must be 0 for the predictor {kind!r}: it has no reduction"
+        )
     clips, make_batch = build_clips(recipe, videos), build_collate(recipe)
     order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(recipe.seed))
     means = []
