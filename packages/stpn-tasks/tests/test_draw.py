@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stpn_tasks.draw import COLOURS, draw_boxes, enlarge, side_by_side
+from stpn_tasks.draw import COLOURS, draw_boxes, enlarge
 
 GREY = np.full((60, 80, 3), 128, np.uint8)
 CLASSES = ("cat", "dog")
@@ -115,22 +115,6 @@ def test_any_box_on_any_image_can_be_drawn(rows, label, size):
     labels = np.full(len(rows), label)
     names = [f"class {i}" for i in range(31)]
     assert draw_boxes(image, boxes(*rows), labels, names).shape == image.shape
-
-
-def test_images_stand_side_by_side_below_their_captions():
-    images = [np.full((20, 30, 3), value, np.uint8) for value in (0, 100, 200)]
-    picture = side_by_side(images, ("a", "b", "c"))
-    assert picture.shape == (20 + 24, 3 * 30 + 2 * 6, 3)
-    for column, image in enumerate(images):
-        left = column * 36
-        assert (picture[24:, left : left + 30] == image).all()
-        assert (picture[:24, left : left + 30] < 100).any()  # dark letters
-    assert (picture[:, 30:36] == 255).all()
-
-
-def test_a_caption_for_every_image():
-    with pytest.raises(ValueError, match="zip"):
-        side_by_side([GREY, GREY], ("one",))
 
 
 def test_enlarging_repeats_pixels():

@@ -1,4 +1,4 @@
-"""Pictures for people: frames with boxes, and frames side by side."""
+"""Pictures for people: frames with boxes."""
 
 from __future__ import annotations
 
@@ -99,22 +99,6 @@ def _place(
 def _meet(one: _Box, other: _Box) -> bool:
     across = one[0] < other[2] and other[0] < one[2]
     return across and one[1] < other[3] and other[1] < one[3]
-
-
-def side_by_side(images: Sequence[Image], captions: Sequence[str]) -> Image:
-    """Return images of one size in a row, each below its caption.
-
-    Args:
-        images: ``(H, W, 3)`` uint8 RGB each.
-        captions: one per image.
-    """
-    columns = []
-    for image, caption in zip(images, captions, strict=True):
-        bar = np.full((24, image.shape[1], 3), 255, np.uint8)
-        cv2.putText(bar, caption, (4, 17), _FONT, 0.45, (0, 0, 0), 1, cv2.LINE_AA)
-        columns.append(np.concatenate((bar, image)))
-        columns.append(np.full((bar.shape[0] + image.shape[0], 6, 3), 255, np.uint8))
-    return np.concatenate(columns[:-1], axis=1)
 
 
 def enlarge(image: Image, factor: int) -> Image:
