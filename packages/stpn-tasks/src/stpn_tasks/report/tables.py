@@ -80,7 +80,7 @@ def environment(device: torch.device | str) -> dict[str, Any]:
     return {
         "commit": _commit(),
         "device": torch.cuda.get_device_name(device) if kind == "cuda" else kind,
-        "processor": platform.processor() or platform.machine(),
+        "processor": _processor(),
         "threads": torch.get_num_threads(),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -99,6 +99,12 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
+
+
+def _processor() -> str:
+    has = torch.cpu.get_capabilities()
+    name = has.get("cpu_name") or platform.processor() or platform.machine()
+    return f"{name}, {has['num_physical_cores']} cores" if "num_physical_cores" in has else name
 
 
 def _commit() -> str | None:
