@@ -35,7 +35,7 @@ def little(monkeypatch, tiny, tmp_path):
         monkeypatch.setattr(module, "small", lambda: recipe)
     for module in (protocol, stages):
         monkeypatch.setattr(module, "small_baseline", lambda: baseline)
-    for module in (run, stages):
+    for module in (run, stages, factors):
         monkeypatch.setattr(module, "CLIPS", CLIPS)
     for module in (run, stages, demo, sweep):
         monkeypatch.setattr(module, "TEST_SETS", SETS)
@@ -101,11 +101,12 @@ def test_a_sweep_varies_one_factor_and_reuses_what_is_there(little, monkeypatch,
     calls = []
     fit = stages._fit
     monkeypatch.setattr(stages, "_fit", lambda *a: (calls.append(a[-1]), fit(*a)))
-    path = sweep.run_sweep(little, ["stride", "predictor", "depth"])
-    assert calls == ["mixer", "attention", "shallow"]
+    names = ("stride", "predictor", "depth", "clips")
+    path = sweep.run_sweep(little, names)
+    assert calls == ["mixer", "attention", "shallow", "half_mixed", "half_mixed_14"]
     text = path.read_text()
-    assert text.count("\n## ") == 3
-    for name in ("stride", "predictor", "depth"):
+    assert text.count("\n## ") == len(names)
+    for name in names:
         assert (little.output / f"sweep-{name}.png").stat().st_size > 1000
         assert f"(sweep-{name}.png)" in text
     assert "| mixer |" in text
@@ -152,7 +153,10 @@ def test_every_factor_holds_the_small_recipe_once_and_changes_one_thing(scale):
                 for name, value in vars(tested).items()
                 if value != getattr(small().prompts, name)
             }
-            assert len(changed - {"ffn_dim", "centre_clips"}) == (row.name != "stpn")
+            if row.training.clips is not None:
+                changed |= {"clips"}
+            few = 2 if row.name == "half_mixed_14" else row.name != "stpn"
+            assert len(changed - {"ffn_dim", "centre_clips"}) == few
 
 
 def test_sizes_grow():

@@ -23,7 +23,7 @@ Split = Literal["train", "val", "test"]
 Precision = Literal["no", "bf16", "fp16"]
 
 
-Factor = Literal["stride", "num-support", "num-prompts", "predictor", "depth"]
+Factor = Literal["stride", "num-support", "num-prompts", "predictor", "depth", "clips"]
 
 
 def demo(options: Annotated[ComparisonOptions, tyro.conf.arg(name="")]) -> None:

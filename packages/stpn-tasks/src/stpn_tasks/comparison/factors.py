@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from stpn_data.deteriorated import RenderOptions
 from stpn_tasks.comparison.options import Scale
-from stpn_tasks.comparison.protocol import Row, Training, comparison_rows, with_prompts
+from stpn_tasks.comparison.protocol import (
+    CLIPS,
+    Row,
+    Training,
+    comparison_rows,
+    with_prompts,
+)
 from stpn_tasks.recipes import SupportOptions, small
 
 
@@ -80,12 +87,25 @@ def depth(scale: Scale) -> Factor:
     return Factor("depth", "prompts enter", about, tuple(rows))
 
 
+def clips(scale: Scale) -> Factor:
+    """Train on clips of one class, or half of them on clips of different classes."""
+    half = replace(CLIPS, same_class=0.5)
+    rows = [
+        _trained(scale, "same_class", "same class"),
+        _trained(scale, "half_mixed", "half mixed", clips=half),
+        _trained(scale, "half_mixed_14", "half mixed, N_P = 14", clips=half, num_prompts=14),
+    ]
+    about = "Training clips whose objects have one class, or in half of them different ones."
+    return Factor("clips", "training clips", about, tuple(rows))
+
+
 FACTORS: dict[str, Callable[[Scale], Factor]] = {
     "stride": stride,
     "num-support": num_support,
     "num-prompts": num_prompts,
     "predictor": predictor,
     "depth": depth,
+    "clips": clips,
 }
 
 
@@ -107,10 +127,11 @@ def _tested(scale: Scale, name: str, label: str, support: SupportOptions) -> Row
     )
 
 
-def _trained(scale: Scale, name: str, label: str, **prompts: object) -> Row:
+def _trained(
+    scale: Scale, name: str, label: str, clips: RenderOptions | None = None, **prompts: object
+) -> Row:
     recipe = with_prompts(scale.finetune_steps, **prompts)
-    if recipe.prompts == small().prompts:
+    if recipe.prompts == small().prompts and clips is None:
         return Row("stpn", label, "The small recipe.", Training("stpn", recipe))
-    return Row(
-        name, label, f"The small recipe with {name.replace('_', ' ')}.", Training(name, recipe)
-    )
+    about = f"The small recipe with {name.replace('_', ' ')}."
+    return Row(name, label, about, Training(name, recipe, clips))

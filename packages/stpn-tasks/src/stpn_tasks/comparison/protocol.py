@@ -32,10 +32,12 @@ class Training:
     Attributes:
         name: of its folder.
         recipe: what is trained; its seed is set per run.
+        clips: what it is trained on, if not on `CLIPS`.
     """
 
     name: str
     recipe: DetectionRecipe
+    clips: RenderOptions | None = None
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,8 @@ def compare(
     about = environment(spaces[0].device)  # before a long run, in which files may change
     resumed = any(space.folder.exists() for space in spaces)
     for space in spaces:  # with all processors, before they are shared out
-        space.train_videos()
+        for clips in {training.clips or CLIPS for training in trainings(rows)}:
+            space.train_videos(clips)
         space.test_videos()
     runs = _runs(spaces, rows, options.workers)
     minutes = f"{(time.perf_counter() - start) / 60:.1f}"

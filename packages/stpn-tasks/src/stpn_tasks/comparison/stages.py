@@ -16,7 +16,7 @@ import torch
 from accelerate import Accelerator
 
 from stpn_backbones import PromptedSwin
-from stpn_data.deteriorated import DeterioratedVideo, ObjectCrops
+from stpn_data.deteriorated import DeterioratedVideo, ObjectCrops, RenderOptions
 from stpn_tasks.comparison.options import Scale
 from stpn_tasks.comparison.protocol import (
     CLIPS,
@@ -70,13 +70,13 @@ class Workspace:
         """Return accelerate's view of the device."""
         return make_accelerator(self.device, self.mixed_precision)
 
-    def train_videos(self) -> DeterioratedVideo:
-        """Render the training clips, or open them."""
+    def train_videos(self, clips: RenderOptions) -> DeterioratedVideo:
+        """Render training clips, or open them."""
         return DeterioratedVideo(
             self.cache,
             split="train",
             num_videos=self.scale.train_videos,
-            options=CLIPS,
+            options=clips,
             seed=self.seed,
         )
 
@@ -107,7 +107,7 @@ def train_single_frame(space: Workspace) -> None:
     weights = space.weights(SINGLE_FRAME)
     if weights.exists():
         return
-    videos = space.train_videos()
+    videos = space.train_videos(CLIPS)
     recipe = fine_tuning(small_baseline(), space.scale.detector_steps)
     recipe = replace(recipe, seed=space.seed)
     detector = build_detector(recipe, len(videos.classes))
@@ -185,7 +185,7 @@ def fine_tune_and_test(
 
 
 def _fine_tune(space: Workspace, training: Training) -> None:
-    videos = space.train_videos()
+    videos = space.train_videos(training.clips or CLIPS)
     recipe = replace(training.recipe, seed=space.seed)
     detector = build_detector(recipe, len(videos.classes))
     initialise(detector, space.weights(SINGLE_FRAME))
