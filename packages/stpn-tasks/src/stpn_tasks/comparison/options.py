@@ -30,7 +30,7 @@ class Scale:
 
 
 QUICK = Scale(1500, 64, 1000, 1000, 500)
-FULL = Scale(3000, 64, 1000, 1600, 800)
+FULL = Scale(3000, 64, 1000, 1500, 700)
 SMOKE = Scale(12, 4, 4, 4, 4)
 
 
