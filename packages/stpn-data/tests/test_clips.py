@@ -201,7 +201,7 @@ def test_support_frames_of_another_video_never_come_from_the_own_one():
         frame, *support = values(clips[i])
         assert frame == values(own[i])[0]
         assert all((value >= 10) != (frame >= 10) for value in support)
-    assert values(clips[2])[1:] <= [12, 12]  # frame 8 of a video with three
+    assert all(10 <= value <= 12 for value in values(clips[2])[1:])  # that video has three frames
 
 
 def test_another_video_is_drawn_anew_in_every_epoch():

@@ -3,12 +3,13 @@ import json
 import os
 from dataclasses import replace
 from functools import partial
+from typing import get_args
 
 import pytest
 import torch
 
 from stpn_data.deteriorated import RenderOptions
-from stpn_tasks import demo, sweep
+from stpn_tasks import cli, demo, sweep
 from stpn_tasks.comparison import factors, protocol, run, stages, workers
 from stpn_tasks.comparison.options import FULL, QUICK, SMOKE, ComparisonOptions, Scale
 from stpn_tasks.comparison.protocol import Row, Training, comparison_rows, trainings
@@ -41,7 +42,11 @@ def little(monkeypatch, tiny, tmp_path):
         monkeypatch.setattr(module, "TEST_SETS", SETS)
     monkeypatch.setattr(ComparisonOptions, "scale", SCALE)
     return ComparisonOptions(
-        output=tmp_path / "out", workers=1, device="cpu", cache=tmp_path / "cache"
+        output=tmp_path / "out",
+        workers=1,
+        mixed_precision="no",  # a process has one precision, this one is shared with other tests
+        device="cpu",
+        cache=tmp_path / "cache",
     )
 
 
@@ -52,13 +57,18 @@ def test_the_demo_compares_all_rows_and_writes_a_report(little, capsys):
     assert "data:image/" in page.read_text()
     results = load_results(options.output / "results.json")
     assert [model.name for model in results.models] == [row.name for row in comparison_rows(SCALE)]
-    assert results.about["command"] == "stpn demo --seeds 0 3"
+    assert results.about["command"] == "stpn demo --seeds 0 3 --mixed-precision no --device cpu"
     for model in results.models:
         assert [found.seed for found in model.runs] == [0, 3]
         for found in model.runs:
             assert found.precision.keys() == SETS.keys()
             assert {"all", "deteriorated", "clean"} <= found.precision["same_class"].keys()
-            assert found.cpu_seconds > 0
+            assert (found.cpu_seconds is None) == (model.name == "detector")
+    tested = {
+        name: (options.output / "seed-0" / name / "detections-same_class.npz").read_bytes()
+        for name in ("stpn", "stpn_off", "stpn_other_tested", "stpn_other")
+    }
+    assert len(set(tested.values())) == len(tested)
     steps = {model.name: model.runs[0].steps for model in results.models}
     assert (steps["stpn"], steps["baseline"], steps["baseline_equal_compute"]) == (2, 2, 4)
     assert steps["detector"] is None
@@ -70,18 +80,18 @@ def test_a_comparison_goes_on_where_it_stopped(little, monkeypatch):
     calls = []
     fit = stages._fit
 
-    def counted(space, detector, recipe, videos, name):
+    def counted(space, detector, recipe, videos, name, start):
         if name == "static":
             raise KeyboardInterrupt
         calls.append(name)
-        fit(space, detector, recipe, videos, name)
+        fit(space, detector, recipe, videos, name, start)
 
     monkeypatch.setattr(stages, "_fit", counted)
     with pytest.raises(KeyboardInterrupt):
         demo.run_demo(little)
     done = list(calls)
     assert "static" not in done
-    monkeypatch.setattr(stages, "_fit", lambda *a: (calls.append(a[-1]), fit(*a)))
+    monkeypatch.setattr(stages, "_fit", lambda *a: (calls.append(a[4]), fit(*a)))
     demo.run_demo(little)
     assert sorted(calls) == sorted([*done, *(set(calls) - set(done))])  # nothing twice
     assert set(calls) - set(done) >= {"static"}
@@ -92,15 +102,33 @@ def test_a_comparison_goes_on_where_it_stopped(little, monkeypatch):
 def test_a_folder_of_another_comparison_is_refused(little, monkeypatch):
     run.workspaces(little)
     monkeypatch.setattr(ComparisonOptions, "scale", replace(SCALE, finetune_steps=9))
-    with pytest.raises(ValueError, match=r"protocol.json tells of a comparison of another size"):
+    with pytest.raises(ValueError, match=r"protocol.json tells of another .* differs in scale"):
         run.workspaces(little)
+
+
+def test_weights_of_another_recipe_are_not_taken_for_this_one(little, monkeypatch):
+    demo.run_demo(little)
+    changed = replace(protocol.small(), optim=replace(protocol.small().optim, lr=0.5))
+    monkeypatch.setattr(protocol, "small", lambda: changed)
+    message = r"seed-0/stpn(_other)?/model.safetensors was trained by another recipe"
+    with pytest.raises(ValueError, match=message):
+        demo.run_demo(little)
+
+
+def test_numbers_of_weights_that_are_gone_are_made_again(little):
+    demo.run_demo(little)
+    folder = little.output / "seed-0"
+    (folder / "stpn" / "model.safetensors").unlink()
+    (folder / "stpn_off" / "run.json").write_text("stale")
+    demo.run_demo(little)
+    assert "stale" not in (folder / "stpn_off" / "run.json").read_text()
 
 
 def test_a_sweep_varies_one_factor_and_reuses_what_is_there(little, monkeypatch, capsys):
     demo.run_demo(little)
     calls = []
     fit = stages._fit
-    monkeypatch.setattr(stages, "_fit", lambda *a: (calls.append(a[-1]), fit(*a)))
+    monkeypatch.setattr(stages, "_fit", lambda *a: (calls.append(a[4]), fit(*a)))
     names = ("stride", "predictor", "depth", "clips")
     path = sweep.run_sweep(little, names)
     assert calls == ["mixer", "attention", "shallow", "half_mixed", "half_mixed_14"]
@@ -116,9 +144,15 @@ def test_a_sweep_varies_one_factor_and_reuses_what_is_there(little, monkeypatch,
     }
     assert kinds["mixer"].predictor == "mixer"
     assert not kinds["shallow"].deep
-    results = load_results(little.output / "sweep.json")
+    sweep.run_sweep(little, ["num-support"])
+    assert path.read_text().count("\n## ") == len(names) + 1  # what was there stays
+    results = load_results(little.output / "sweep-stride.json")
     assert results.model("stpn").label == "STPN"
-    assert results.model("stride_1").runs[0].precision != results.model("stpn").runs[0].precision
+    found = [
+        (little.output / "seed-0" / name / "detections-same_class.npz").read_bytes()
+        for name in ("stpn", "stride_1")
+    ]
+    assert found[0] != found[1]
 
 
 def test_rows_differ_in_what_their_names_say_and_in_nothing_else():
@@ -155,8 +189,11 @@ def test_every_factor_holds_the_small_recipe_once_and_changes_one_thing(scale):
             }
             if row.training.clips is not None:
                 changed |= {"clips"}
+            if row.name == "mixer":  # which has no reduction
+                assert changed >= {"centre_clips"}
+                changed -= {"centre_clips"}
             few = 2 if row.name == "half_mixed_14" else row.name != "stpn"
-            assert len(changed - {"ffn_dim", "centre_clips"}) == few
+            assert len(changed - {"ffn_dim"}) == few
 
 
 def test_sizes_grow():
@@ -207,8 +244,21 @@ def test_followers_wait_for_what_they_need(tmp_path):
 
 
 @pytest.mark.parametrize("stage", [0, 1])
-def test_a_failing_worker_fails_the_whole(stage):
+def test_after_a_failure_nothing_else_begins(tmp_path, stage):
     bad = partial(json.loads, "{")
-    first, then = ([bad, os.getpid], [[], []]) if stage == 0 else ([], [[bad, os.getpid], []])
+    others = [partial((tmp_path / str(i)).write_text, "ran") for i in range(6)]
+    tasks = [bad, *others]
+    first, then = (tasks, [[]] * len(tasks)) if stage == 0 else ([], [tasks])
     with pytest.raises(json.JSONDecodeError):
         workers.in_two_stages(first, then, 2)
+    assert len(list(tmp_path.iterdir())) < len(others)
+
+
+def test_the_command_names_every_factor():
+    assert get_args(cli.Factor) == tuple(factors.FACTORS)
+
+
+def test_the_command_tells_what_changes_the_numbers():
+    options = ComparisonOptions(full=True, seeds=(1, 2), mixed_precision="no", device="cpu")
+    expected = "stpn demo --full --seeds 1 2 --mixed-precision no --device cpu"
+    assert run.as_command("demo", options) == expected

@@ -12,7 +12,7 @@ def test_the_smoke_demo_runs_in_two_processes(tmp_path, capsys):
     )
     page = run_demo(options)
     results = load_results(tmp_path / "demo" / "results.json")
-    assert results.about["command"] == "stpn demo --smoke"
+    assert results.about["command"] == "stpn demo --smoke --device cpu"
     assert results.about["finetune_steps"] == options.scale.finetune_steps
     text = page.read_text()
     assert "Where the prompts look" in text

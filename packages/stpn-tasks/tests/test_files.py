@@ -4,7 +4,7 @@ import stat
 import pytest
 
 from stpn_tasks.files import atomic_path, write_text
-from stpn_tasks.report import write_json
+from stpn_tasks.tables import write_json
 
 
 def test_a_file_appears_whole_in_a_new_folder_and_others_can_read_it(tmp_path):

@@ -10,7 +10,12 @@ from stpn_data.sampling import CausalSampler, VideoUniformSampler, WindowSampler
 from stpn_data.transforms import resize_pixels
 from stpn_tasks.detection.build import build_preparation
 from stpn_tasks.detection.evaluation import evaluate_detector
-from stpn_tasks.detection.inference import FramePreparation, VideoInference, group_videos
+from stpn_tasks.detection.inference import (
+    FramePreparation,
+    VideoInference,
+    another_video,
+    group_videos,
+)
 from stpn_tasks.engine import make_accelerator
 
 STREAMED = [
@@ -78,11 +83,19 @@ def test_support_frames_of_another_video_are_those_of_the_next_one(model):
             assert_same(frame, expected)
 
 
-def test_support_frames_of_another_video_need_its_length(tiny):
-    recipe, videos = tiny.recipe(), tiny.videos(((3, 64, 96), (4, 64, 96)))
-    inference, _ = make_inference((recipe, tiny.detector(recipe), videos), STREAMED[0])
-    with pytest.raises(ValueError, match="videos of one length"):
-        replace(inference, support_video="other").videos(videos, [0])
+def test_another_video_is_the_next_of_its_size_and_length(tiny):
+    videos = tiny.videos(((3, 64, 96), (4, 64, 96), (3, 96, 64), (3, 64, 96), (4, 64, 96)))
+    assert [another_video(videos, number) for number in (0, 1, 3, 4)] == [3, 4, 0, 1]
+    with pytest.raises(ValueError, match="no other video has the size and length of v2"):
+        another_video(videos, 2)
+    with pytest.raises(ValueError, match="no other video"):
+        another_video(tiny.videos(((3, 64, 96),)), 0)
+
+
+def test_a_stream_has_no_other_video(model):
+    inference, videos = make_inference(model, STREAMED[0])
+    with pytest.raises(ValueError, match="a stream has no other video"):
+        next(replace(inference, support_video="other").stream([[videos.frame(0, 0)]]))
 
 
 def test_support_frames_matter(model):

@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 
 import pytest
 
@@ -48,17 +49,18 @@ def test_a_gain_is_taken_seed_by_seed():
     # Seeds vary by 30 points, the gain hardly.
     found = gain(model("b", 0.35, 0.64), model("a", 0.3, 0.6), "test", "all")
     assert (found.mean, found.spread) == pytest.approx((4.5, math.sqrt(0.5)))
-    assert found.signed() == "+4.5 ± 0.7"
     only_common = gain(model("b", 0.2, seeds=[1]), model("a", 0.9, 0.1), "test", "all")
-    assert only_common.signed() == "+10.0"
+    assert str(only_common) == "10.0"
 
 
 def test_results_come_back_from_their_file(tmp_path):
-    results = Results("Title", {"command": "stpn demo"}, (model("a", 0.5, 0.25), model("b", 0.75)))
+    hidden = replace(model("b", 0.75), in_figures=False)
+    results = Results("Title", {"command": "stpn demo"}, (model("a", 0.5, 0.25), hidden))
     save_results(tmp_path / "results.json", results)
     loaded = load_results(tmp_path / "results.json")
     assert (loaded.title, loaded.about, loaded.test_sets) == ("Title", results.about, ("test",))
     assert loaded.model("b").label == "B"
+    assert [model.in_figures for model in loaded.models] == [True, False]
     for name in ("a", "b"):
         for mine, theirs in zip(loaded.model(name).runs, results.model(name).runs, strict=True):
             assert (mine.seed, mine.steps, mine.cpu_seconds) == (theirs.seed, 3, 1.5)
@@ -75,6 +77,8 @@ def test_results_come_back_from_their_file(tmp_path):
         ("{", "is not json"),
         ("{}", "is not a file of results: it lacks 'models'"),
         (json.dumps({"models": [{"name": "a"}]}), "it lacks 'label'"),
+        (json.dumps({"models": 3}), "is not a file of results"),
+        (json.dumps([1]), "is not a file of results"),
     ],
 )
 def test_a_file_that_holds_no_results_is_named(tmp_path, text, message):

@@ -3,9 +3,11 @@ import torch
 
 from stpn_tasks import engine
 from stpn_tasks.detection.build import build_detector
+from stpn_tasks.detection.checkpoint import SavedDetector
 from stpn_tasks.detection.data import build_clips, build_collate
-from stpn_tasks.detection.run import centre_predictor
-from stpn_tasks.engine import fast_precision
+from stpn_tasks.detection.run import build_inference, centre_predictor
+from stpn_tasks.engine import fast_precision, make_accelerator
+from stpn_tasks.recipes import SupportOptions
 
 CPU = torch.device("cpu")
 
@@ -44,3 +46,24 @@ def test_nothing_to_centre_is_an_error_unless_nothing_is_asked_for(tiny):
 def test_half_precision_is_for_processors_that_have_it(monkeypatch, has, expected):
     monkeypatch.setattr(engine.torch.cpu, "get_capabilities", lambda: has)
     assert fast_precision("cpu") == expected
+
+
+def test_whose_frames_support_reaches_training_and_testing(tiny):
+    accelerator = make_accelerator("cpu")
+    for whose in ("own", "other"):
+        recipe = tiny.recipe(support_video=whose)
+        assert build_clips(recipe, tiny.videos()).support_video == whose
+        saved = SavedDetector(build_detector(recipe, 2), recipe, ("a", "b"))
+        assert build_inference(saved, accelerator, SupportOptions()).support_video == whose
+    other = SupportOptions(support_video="other")
+    own = SavedDetector(build_detector(tiny.recipe(), 2), tiny.recipe(), ("a", "b"))
+    assert build_inference(own, accelerator, other).support_video == "other"
+
+
+def test_static_prompts_cannot_be_switched_off(tiny):
+    recipe = tiny.recipe("static")
+    saved = SavedDetector(build_detector(recipe, 2), recipe, ("a", "b"))
+    accelerator = make_accelerator("cpu")
+    assert build_inference(saved, accelerator, SupportOptions()).sampler is None
+    with pytest.raises(ValueError, match="not for static ones"):
+        build_inference(saved, accelerator, SupportOptions(off=True))

@@ -134,7 +134,7 @@ class VideoEncoder(nn.Module):
         """Return a stream that is fed the frames of a video one by one.
 
         Args:
-            sampler: chooses the support frames of each frame; ``None`` encodes without prompts.
+            sampler: chooses the support frames of each frame; ``None`` encodes without them.
             state: where an earlier stream stopped; ``None`` begins a video.
 
         Raises:

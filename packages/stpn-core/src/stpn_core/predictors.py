@@ -102,6 +102,11 @@ class PromptPredictor(nn.Module, ABC):
             raise ValueError("there are no support frames: K is 0")
         return self.projection(self._predict(embeddings))  # type: ignore[no-any-return]
 
+    @property
+    def can_centre(self) -> bool:
+        """Whether `centre` has something to set: a reduction of the support tokens."""
+        return isinstance(getattr(self, "reduction", None), nn.Linear)
+
     def centre(self, mean: Float[Tensor, " {self.embed_dim}"]) -> None:
         """Begin with prompts of what differs between support tokens, not of what all share.
 

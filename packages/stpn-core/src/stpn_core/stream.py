@@ -130,7 +130,7 @@ class VideoStream:
 
     Args:
         encoder: encodes; put it in eval mode first.
-        sampler: chooses support frames; ``None`` encodes without prompts.
+        sampler: chooses support frames; ``None`` encodes without them.
         state: where an earlier stream stopped; it is used on, not copied.
 
     Raises:

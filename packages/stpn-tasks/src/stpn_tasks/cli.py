@@ -85,10 +85,10 @@ def eval_detection(
         device: "cpu" or "cuda"; chosen if not given.
         support: other support frames than the recipe's.
     """
-    from stpn_tasks.detection.compare import evaluate_files
     from stpn_tasks.detection.data import open_videos
     from stpn_tasks.engine import make_accelerator
-    from stpn_tasks.report import precision_table, print_table
+    from stpn_tasks.evaluate import evaluate_files
+    from stpn_tasks.tables import precision_table, print_table
 
     accelerator = make_accelerator(device)
     videos = open_videos(data, split, image_root=images, num_videos=num_videos)
@@ -196,7 +196,7 @@ def info(
     """
     from stpn_tasks.analysis.cost import cost_table, measure_cost
     from stpn_tasks.engine import make_accelerator
-    from stpn_tasks.report import print_table
+    from stpn_tasks.tables import print_table
 
     cost = measure_cost(
         DETECTION_RECIPES[recipe](),

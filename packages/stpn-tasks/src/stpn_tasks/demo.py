@@ -19,10 +19,10 @@ from stpn_tasks.comparison.options import ComparisonOptions
 from stpn_tasks.comparison.pictures import comparison_pictures
 from stpn_tasks.comparison.protocol import TEST_SETS, comparison_rows
 from stpn_tasks.comparison.run import as_command, compare, say
-from stpn_tasks.comparison.tables import gain_rows, precision_rows
-from stpn_tasks.report import print_table
+from stpn_tasks.comparison.tables import condition_rows, precision_rows
 from stpn_tasks.report.build import write_report
 from stpn_tasks.report.words import KINDS, SPEEDS
+from stpn_tasks.tables import print_table
 
 # Of which rows and clips the report shows frames.
 PICTURED = ("baseline", "stpn")
@@ -40,8 +40,8 @@ def run_demo(options: ComparisonOptions) -> Path:
     )
     for test_set in TEST_SETS:
         print_table(precision_rows(results, test_set))
-        print_table(gain_rows(results, test_set, KINDS))
-        print_table(gain_rows(results, test_set, SPEEDS))
+        print_table(condition_rows(results, test_set, KINDS))
+        print_table(condition_rows(results, test_set, SPEEDS))
     path = options.output / "report.html"
     write_report(path, results, comparison_pictures(options, PICTURED))
     say(f"{results.about['minutes']} minutes", f"report: {path}")

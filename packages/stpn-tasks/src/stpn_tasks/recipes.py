@@ -317,13 +317,13 @@ class SupportOptions:
     """Other support frames than the recipe's, when testing.
 
     Attributes:
-        off: no prompts at all.
+        off: no support frames, and no prompts of them.
         test_sampler: "window" t ± jS, "grid" the multiples of S around t, "causal" the multiples
             of S before t, "uniform" over the whole video, once.
         test_support: how many; for "window" and "grid" half on each side.
         stride: S, frames between support frames.
-        support_video: whose frames support: the "own" video's, or as a control those of the next
-            one of the data set, an "other".
+        support_video: whose frames support: the "own" video's, or as a control those of an "other"
+            one, the next of the same size and length.
     """
 
     off: bool = False

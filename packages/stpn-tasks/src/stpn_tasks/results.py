@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from stpn_tasks.metrics.coco import AveragePrecision
-from stpn_tasks.report import precision_json, write_json
+from stpn_tasks.tables import precision_json, write_json
 
 # Average precision of one test set: of "all" frames and of the frames of each condition.
 ByCondition = Mapping[str, AveragePrecision]
@@ -47,12 +47,14 @@ class Model:
         label: for people.
         about: one sentence: what it is.
         runs: of every seed.
+        in_figures: whether figures show it; tables always do.
     """
 
     name: str
     label: str
     about: str
     runs: tuple[Run, ...]
+    in_figures: bool = True
 
 
 @dataclass(frozen=True)
@@ -68,16 +70,9 @@ class Statistic:
 
     def __str__(self) -> str:
         """Return "53.0 ± 1.2", or "53.0" of one seed."""
-        return self._text("")
-
-    def signed(self) -> str:
-        """Return "+3.1 ± 0.4", for a difference."""
-        return self._text("+")
-
-    def _text(self, sign: str) -> str:
         if math.isnan(self.mean):
             return "–"
-        mean = f"{self.mean:{sign}.1f}"
+        mean = f"{self.mean:.1f}"
         return mean if math.isnan(self.spread) else f"{mean} ± {self.spread:.1f}"
 
 
@@ -193,6 +188,7 @@ def save_results(path: Path, results: Results) -> None:
             "name": model.name,
             "label": model.label,
             "about": model.about,
+            "in_figures": model.in_figures,
             "runs": [run_json(run) for run in model.runs],
         }
         for model in results.models
@@ -214,6 +210,7 @@ def load_results(path: Path) -> Results:
                 model["label"],
                 model["about"],
                 tuple(run_from_json(run) for run in model["runs"]),
+                model["in_figures"],
             )
             for model in values["models"]
         )
@@ -222,5 +219,7 @@ def load_results(path: Path) -> Results:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is not json: {error}") from error
-    except (KeyError, TypeError) as error:
+    except KeyError as error:
         raise ValueError(f"{path} is not a file of results: it lacks {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is not a file of results: {error}") from error

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -14,10 +15,10 @@ from stpn_tasks.comparison.options import ComparisonOptions
 from stpn_tasks.comparison.protocol import TEST_SETS
 from stpn_tasks.comparison.run import as_command, compare, say
 from stpn_tasks.files import atomic_path, write_text
-from stpn_tasks.report import print_table
-from stpn_tasks.results import Results, statistic
+from stpn_tasks.report.words import MAIN, spoken
+from stpn_tasks.results import Results, load_results, save_results, statistic
+from stpn_tasks.tables import print_table
 
-FRAMES = ("all", "deteriorated", "clean")
 _STYLES = {"same_class": ("#0072B2", "o"), "mixed_class": ("#D55E00", "s")}
 
 
@@ -25,7 +26,7 @@ def run_sweep(options: ComparisonOptions, names: Sequence[str]) -> Path:
     """Train and test every value of some factors; return the path of ``sweep.md``.
 
     What the folder holds already, from a sweep that stopped, another factor or a demo of the
-    same size, is not made again.
+    same size, is not made again; the page shows all factors that were swept in this folder.
 
     Args:
         options: sizes, seeds, hardware, folder.
@@ -39,24 +40,34 @@ def run_sweep(options: ComparisonOptions, names: Sequence[str]) -> Path:
         rows,
         title="One factor at a time around the small recipe",
         command=as_command("sweep", options, *names),
-        filename="sweep.json",
+        filename=None,
     )
     for factor in factors:
-        print_table(factor_table(results, factor))
-        draw_factor(options.output / f"sweep-{factor.name}.png", results, factor)
+        of_factor = [row.name for row in sweep_rows(options.scale, (factor,))]
+        models = tuple(model for model in results.models if model.name in of_factor)
+        part = replace(results, models=models)
+        save_results(_numbers(options, factor.name), part)
+        draw_factor(options.output / f"sweep-{factor.name}.png", part, factor)
+        print_table(factor_table(part, factor))
     path = options.output / "sweep.md"
-    write_text(path, sweep_page(results, factors))
+    swept = [name for name in FACTORS if _numbers(options, name).exists()]
+    parts = {FACTORS[name](options.scale): load_results(_numbers(options, name)) for name in swept}
+    write_text(path, sweep_page(parts))
     return path
+
+
+def _numbers(options: ComparisonOptions, name: str) -> Path:
+    return options.output / f"sweep-{name}.json"
 
 
 def _cells(results: Results, factor: Factor) -> tuple[list[str], list[list[str]]]:
     """Return the head and the rows of a factor's table: AP50 by test set and frames."""
     head = [factor.label]
-    head += [f"{name.replace('_', ' ')}, {frames}" for name in TEST_SETS for frames in FRAMES]
+    head += [f"{spoken(name)}, {frames}" for name in TEST_SETS for frames in MAIN]
     lines = []
     for label, name in [("baseline", "baseline"), *((row.label, row.name) for row in factor.rows)]:
         model = results.model(name)
-        numbers = [statistic(model, test, frames) for test in TEST_SETS for frames in FRAMES]
+        numbers = [statistic(model, test, frames) for test in TEST_SETS for frames in MAIN]
         lines.append([label, *map(str, numbers)])
     return head, lines
 
@@ -72,18 +83,21 @@ def factor_table(results: Results, factor: Factor) -> Table:
     return table
 
 
-def sweep_page(results: Results, factors: Sequence[Factor]) -> str:
-    """Return all tables as Markdown, with the plots that lie beside it."""
-    about = "; ".join(f"{name} {value}" for name, value in results.about.items())
-    parts = [f"# {results.title}\n", f"`{results.about['command']}` ({about}).\n"]
-    parts.append("AP50 in percent, mean ± standard deviation over the seeds.\n")
-    for factor in factors:
+def sweep_page(parts: Mapping[Factor, Results]) -> str:
+    """Return the tables of some factors as Markdown, with the plots that lie beside it."""
+    text = [
+        "# One factor at a time around the small recipe\n",
+        "AP50 in percent, mean ± standard deviation over the seeds.\n",
+    ]
+    for factor, results in parts.items():
         head, lines = _cells(results, factor)
-        parts.append(f"## {factor.label}\n\n{factor.about}\n")
+        text.append(f"## {factor.label}\n\n{factor.about}\n")
         rule = ["---"] + ["---:"] * (len(head) - 1)
-        parts.append("\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines)) + "\n")
-        parts.append(f"![AP50 by {factor.label}](sweep-{factor.name}.png)\n")
-    return "\n".join(parts)
+        text.append("\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines)) + "\n")
+        text.append(f"![AP50 by {factor.label}](sweep-{factor.name}.png)\n")
+        about = "; ".join(f"{name} {value}" for name, value in results.about.items())
+        text.append(f"({about})\n")
+    return "\n".join(text)
 
 
 def draw_factor(path: Path, results: Results, factor: Factor) -> None:
@@ -102,7 +116,7 @@ def _draw_frames(axes: Axes, results: Results, factor: Factor, frames: str) -> N
         values = [statistic(results.model(row.name), test_set, frames) for row in factor.rows]
         means = [value.mean for value in values]
         spreads = [0.0 if value.num_seeds < 2 else value.spread for value in values]
-        label = test_set.replace("_", " ")
+        label = spoken(test_set)
         axes.errorbar(
             places, means, spreads, color=colour, marker=marker, capsize=3, label=f"STPN, {label}"
         )

@@ -73,8 +73,11 @@ def predictor(scale: Scale) -> Factor:
             for name in ("mixer", "attention")
         ),
     ]
-    about = "Each kind is trained: transformer and mixer are the paper's, attention is what the "
-    return Factor("predictor", "predictor", about + "released code runs.", tuple(rows))
+    about = (
+        "Each kind is trained: transformer and mixer are the paper's, attention is what the "
+        "released code runs. The mixer has no reduction, so it alone is not centred."
+    )
+    return Factor("predictor", "predictor", about, tuple(rows))
 
 
 def depth(scale: Scale) -> Factor:

@@ -50,6 +50,7 @@ class Row:
         about: one sentence: what it is.
         training: where the weights come from; ``None`` for the single-frame detector as it is.
         support: other support frames in testing than the recipe's.
+        in_figures: whether figures show it.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Row:
     about: str
     training: Training | None
     support: SupportOptions = SupportOptions()
+    in_figures: bool = True
 
 
 def fine_tuning(recipe: DetectionRecipe, steps: int) -> DetectionRecipe:
@@ -78,7 +80,9 @@ def comparison_rows(scale: Scale) -> tuple[Row, ...]:
     longer = round(steps * scale.equal_compute)
     baseline = Training("baseline", fine_tuning(small_baseline(), steps))
     same_compute = Training("baseline_equal_compute", fine_tuning(small_baseline(), longer))
-    static = Training("static", with_prompts(steps, predictor="static", centre_clips=0))
+    static = Training(
+        "static", with_prompts(steps, predictor="static", ffn_dim=None, centre_clips=0)
+    )
     stpn = Training("stpn", with_prompts(steps))
     other = Training("stpn_other", with_prompts(steps, support_video="other"))
     return (
@@ -109,6 +113,7 @@ def comparison_rows(scale: Scale) -> tuple[Row, ...]:
             "The weights of STPN, tested without prompts.",
             stpn,
             SupportOptions(off=True),
+            in_figures=False,
         ),
         Row(
             "stpn_other_tested",
@@ -116,6 +121,7 @@ def comparison_rows(scale: Scale) -> tuple[Row, ...]:
             "The weights of STPN, tested with support frames of another video.",
             stpn,
             SupportOptions(support_video="other"),
+            in_figures=False,
         ),
         Row(
             SINGLE_FRAME,

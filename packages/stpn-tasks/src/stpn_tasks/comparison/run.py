@@ -11,6 +11,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from stpn_data.deteriorated.options import RENDERER_VERSION
 from stpn_tasks.comparison.options import ComparisonOptions
 from stpn_tasks.comparison.protocol import CLIPS, TEST_SETS, Row, Training, trainings
 from stpn_tasks.comparison.stages import (
@@ -22,15 +23,15 @@ from stpn_tasks.comparison.stages import (
 from stpn_tasks.comparison.workers import in_two_stages
 from stpn_tasks.engine import fast_precision
 from stpn_tasks.files import write_text
-from stpn_tasks.report import environment
 from stpn_tasks.results import Model, Results, Run, save_results
+from stpn_tasks.tables import environment
 
 
 def workspaces(options: ComparisonOptions) -> tuple[Workspace, ...]:
     """Return one workspace per seed, after a check that the folder is not another comparison's.
 
     Raises:
-        ValueError: if the folder holds a comparison of another size or on other video.
+        ValueError: if the folder holds a comparison of another size, precision or on other video.
     """
     device = choose_device(options.device)
     chosen = options.mixed_precision
@@ -51,15 +52,19 @@ def _claim(options: ComparisonOptions, precision: str) -> None:
     protocol = {
         "scale": dataclasses.asdict(options.scale),
         "mixed_precision": precision,
+        "renderer": RENDERER_VERSION,
         "video": {name: dataclasses.asdict(clips) for name, clips in sets.items()},
     }
-    text = json.dumps(protocol, indent=2) + "\n"
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise ValueError(
-            f"{path} tells of a comparison of another size, precision or video: choose another "
-            f"output folder"
-        )
-    write_text(path, text)
+    protocol = json.loads(json.dumps(protocol))  # as it comes back from the file
+    if path.exists():
+        there = json.loads(path.read_text(encoding="utf-8"))
+        differing = [key for key in protocol if there.get(key) != protocol[key]]
+        if differing:
+            raise ValueError(
+                f"{path} tells of another comparison, which differs in {', '.join(differing)}: "
+                f"choose another output folder"
+            )
+    write_text(path, json.dumps(protocol, indent=2) + "\n")
 
 
 def compare(
@@ -68,7 +73,7 @@ def compare(
     *,
     title: str,
     command: str,
-    filename: str = "results.json",
+    filename: str | None = "results.json",
 ) -> Results:
     """Train and test every row with every seed, and write the results as json.
 
@@ -79,7 +84,10 @@ def compare(
         rows: what is compared; the first one is what the others are compared with.
         title: of the results.
         command: that gives them.
-        filename: of the json in the output folder.
+        filename: of the json in the output folder; none is written if not given.
+
+    Raises:
+        ValueError: if the folder holds another comparison, or weights of another recipe.
     """
     start = time.perf_counter()
     spaces = workspaces(options)
@@ -101,9 +109,12 @@ def compare(
             "workers": options.workers,
             **dataclasses.asdict(options.scale),
         },
-        tuple(Model(row.name, row.label, row.about, runs[row.name]) for row in rows),
+        tuple(
+            Model(row.name, row.label, row.about, runs[row.name], row.in_figures) for row in rows
+        ),
     )
-    save_results(options.output / filename, results)
+    if filename is not None:
+        save_results(options.output / filename, results)
     return results
 
 
@@ -146,4 +157,8 @@ def as_command(name: str, options: ComparisonOptions, *extra: Any) -> str:
         words.append(f"--{options.size}")
     if options.seeds != (0,):
         words += ["--seeds", *map(str, options.seeds)]
+    if options.mixed_precision != "auto":
+        words += ["--mixed-precision", options.mixed_precision]
+    if options.device is not None:
+        words += ["--device", options.device]
     return " ".join(words)

@@ -37,8 +37,8 @@ from stpn_tasks.detection.pretraining import CropClassifier, VariedCrops, collat
 from stpn_tasks.detection.run import build_inference, centre_predictor
 from stpn_tasks.engine import make_accelerator, train
 from stpn_tasks.recipes import DetectionRecipe, OptimRecipe, small_baseline
-from stpn_tasks.report import write_json
 from stpn_tasks.results import Run, run_from_json, run_json
+from stpn_tasks.tables import environment, write_json
 
 CROP_BATCH = 48
 TEST_BATCH = 16
@@ -97,6 +97,10 @@ class Workspace:
         """Return where the weights of a training lie."""
         return self.folder / name / "model.safetensors"
 
+    def numbers(self, row: str) -> Path:
+        """Return where the numbers of a row lie."""
+        return self.folder / row / "run.json"
+
     def detections(self, row: str, test_set: str) -> Path:
         """Return where the detections of a row lie."""
         return self.folder / row / f"detections-{test_set}.npz"
@@ -105,14 +109,15 @@ class Workspace:
 def train_single_frame(space: Workspace) -> None:
     """Pretrain a backbone on object crops, then train the single-frame detector from it."""
     weights = space.weights(SINGLE_FRAME)
-    if weights.exists():
-        return
-    videos = space.train_videos(CLIPS)
     recipe = fine_tuning(small_baseline(), space.scale.detector_steps)
     recipe = replace(recipe, seed=space.seed)
+    if weights.exists():
+        _check_recipe(weights, recipe)
+        return
+    videos = space.train_videos(CLIPS)
     detector = build_detector(recipe, len(videos.classes))
     _pretrain(space, detector, videos)
-    _fit(space, detector, recipe, videos, SINGLE_FRAME)
+    _fit(space, detector, recipe, videos, SINGLE_FRAME, time.process_time())
     save_detector(weights, detector.cpu(), recipe, videos.classes)
 
 
@@ -145,9 +150,12 @@ def _fit(
     recipe: DetectionRecipe,
     videos: DeterioratedVideo,
     name: str,
+    start: float,
 ) -> None:
-    """Train, and write how long it took and the losses beside where the weights will be."""
-    start = time.process_time()
+    """Train, and write how long it took and the losses beside where the weights will be.
+
+    ``start`` is the processor time (s) that counts as the beginning.
+    """
     losses = train(
         detector,
         build_clips(recipe, videos),
@@ -160,7 +168,12 @@ def _fit(
     )
     steps = (recipe.optim.epoch_size or 0) // recipe.optim.batch_size
     seconds = round(time.process_time() - start, 1)
-    values = {"steps": steps, "cpu_seconds": seconds, "losses": losses[-1]}
+    values = {
+        "steps": steps,
+        "cpu_seconds": seconds,
+        "losses": losses[-1],
+        "environment": environment(space.device),
+    }
     write_json(space.folder / name / "training.json", values)
 
 
@@ -176,26 +189,44 @@ def fine_tune_and_test(
 
     Returns:
         The numbers of each row, by its name.
+
+    Raises:
+        ValueError: if weights of another recipe lie where these would; names their file.
     """
     name = SINGLE_FRAME if training is None else training.name
-    if training is not None and not space.weights(name).exists():
-        _fine_tune(space, training)
+    if training is not None:
+        _fine_tune(space, training, rows)
     about = json.loads((space.folder / name / "training.json").read_text(encoding="utf-8"))
     return {row.name: _test(space, row, name, about) for row in rows}
 
 
-def _fine_tune(space: Workspace, training: Training) -> None:
-    videos = space.train_videos(training.clips or CLIPS)
+def _fine_tune(space: Workspace, training: Training, rows: Sequence[Row]) -> None:
+    weights = space.weights(training.name)
     recipe = replace(training.recipe, seed=space.seed)
+    if weights.exists():
+        _check_recipe(weights, recipe)
+        return
+    for row in rows:  # of weights that are no longer there
+        space.numbers(row.name).unlink(missing_ok=True)
+    videos = space.train_videos(training.clips or CLIPS)
     detector = build_detector(recipe, len(videos.classes))
     initialise(detector, space.weights(SINGLE_FRAME))
+    start = time.process_time()
     centre_predictor(detector, recipe, videos, space.accelerator().device)
-    _fit(space, detector, recipe, videos, training.name)
-    save_detector(space.weights(training.name), detector.cpu(), recipe, videos.classes)
+    _fit(space, detector, recipe, videos, training.name, start)
+    save_detector(weights, detector.cpu(), recipe, videos.classes)
+
+
+def _check_recipe(weights: Path, recipe: DetectionRecipe) -> None:
+    if load_detector(weights).recipe != recipe:
+        raise ValueError(
+            f"{weights} was trained by another recipe than this one: remove its folder, or choose "
+            f"another output folder"
+        )
 
 
 def _test(space: Workspace, row: Row, weights: str, about: dict[str, float]) -> Run:
-    path = space.folder / row.name / "run.json"
+    path = space.numbers(row.name)
     if path.exists():
         return run_from_json(json.loads(path.read_text(encoding="utf-8")))
     accelerator = space.accelerator()
@@ -216,8 +247,9 @@ def _test(space: Workspace, row: Row, weights: str, about: dict[str, float]) -> 
             for number, video in evaluation.detections.items()
         }
         save_detections(space.detections(row.name, name), drawn)
-    steps = None if row.training is None else int(about["steps"])
-    run = Run(space.seed, precision, steps, about["cpu_seconds"])
+    run = Run(space.seed, precision)
+    if row.training is not None:
+        run = replace(run, steps=int(about["steps"]), cpu_seconds=about["cpu_seconds"])
     write_json(path, run_json(run))
     return run
 

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from stpn_tasks.results import Results, gain, statistic
-
-FRAMES = ("all", "deteriorated", "clean")
+from stpn_tasks.report.words import MAIN, spoken
+from stpn_tasks.results import Results, statistic
 
 
 def precision_rows(results: Results, test_set: str) -> Table:
@@ -18,15 +17,15 @@ def precision_rows(results: Results, test_set: str) -> Table:
         results: with one seed, or more for means and spreads.
         test_set: which one.
     """
-    table = _table(f"Average precision, {test_set.replace('_', ' ')} clips (percent)")
-    for condition in FRAMES:
+    table = _table(f"Average precision, {spoken(test_set)} clips (percent)")
+    for condition in MAIN:
         for metric in ("AP", "AP50"):
             table.add_column(f"{condition}\n{metric}", justify="right")
     table.add_column("CPU s", justify="right")
     for model in results.models:
         numbers = [
             str(statistic(model, test_set, condition, metric))
-            for condition in FRAMES
+            for condition in MAIN
             for metric in ("ap", "ap50")
         ]
         seconds = [run.cpu_seconds for run in model.runs if run.cpu_seconds is not None]
@@ -35,22 +34,20 @@ def precision_rows(results: Results, test_set: str) -> Table:
     return table
 
 
-def gain_rows(results: Results, test_set: str, conditions: Sequence[str]) -> Table:
-    """Return the gain in AP50 over the first model: a row per other model.
+def condition_rows(results: Results, test_set: str, conditions: Sequence[str]) -> Table:
+    """Return AP50 of the frames of some conditions: a row per model.
 
     Args:
         results: as above.
         test_set: which one.
         conditions: the columns.
     """
-    baseline, *others = results.models
-    clips = test_set.replace("_", " ")
-    table = _table(f"AP50 over {baseline.label}, {clips} clips (points)")
+    table = _table(f"AP50, {spoken(test_set)} clips (percent)")
     for condition in conditions:
-        table.add_column(condition.replace("_", " "), justify="right")
-    for model in others:
-        numbers = [gain(model, baseline, test_set, condition) for condition in conditions]
-        table.add_row(model.label, *(number.signed() for number in numbers))
+        table.add_column(spoken(condition), justify="right")
+    for model in results.models:
+        numbers = [statistic(model, test_set, condition) for condition in conditions]
+        table.add_row(model.label, *map(str, numbers))
     return table
 
 

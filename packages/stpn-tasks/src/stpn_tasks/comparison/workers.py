@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from typing import Any, TypeVar
 
 import torch
@@ -22,12 +23,12 @@ def line() -> int:
 
 
 def in_two_stages(
-    first: Sequence[Task[object]], then: Sequence[Sequence[Task[Result]]], workers: int
+    first: Sequence[Task[None]], then: Sequence[Sequence[Task[Result]]], workers: int
 ) -> list[list[Result]]:
     """Run tasks, each with followers that need it done, and return what the followers returned.
 
     Processes share the threads; what is alone runs here, with all of them. If a task fails,
-    those that run are waited for, and those that have not begun are dropped.
+    those that run are waited for, and no other one begins.
 
     Args:
         first: what can be pickled, such as a ``functools.partial`` of a module's function.
@@ -41,21 +42,33 @@ def in_two_stages(
     if workers == 1 or (not first and sum(map(len, then)) == 1):
         return [[task() for task in tasks] for tasks in then]
     with _pool(workers) as pool:
-        followers: dict[int, list[Future[Result]]] = {}
-        try:
-            leaders = {pool.submit(task): index for index, task in enumerate(first)}
-            for index in _in_order_of_completion(leaders) if first else range(len(then)):
-                followers[index] = [pool.submit(task) for task in then[index]]
-            return [[one.result() for one in followers[index]] for index in range(len(then))]
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+        return _run(pool, first, then, workers)
 
 
-def _in_order_of_completion(numbers: Mapping[Future[object], int]) -> Iterator[int]:
-    for done in as_completed(numbers):
-        done.result()  # raises what the task raised
-        yield numbers[done]
+def _run(
+    pool: ProcessPoolExecutor,
+    first: Sequence[Task[None]],
+    then: Sequence[Sequence[Task[Result]]],
+    workers: int,
+) -> list[list[Result]]:
+    """Hand out one task per worker at a time: a pool would take more, and not give them back."""
+    found: list[dict[int, Result]] = [{} for _ in then]
+    waiting: deque[tuple[int, int | None]] = deque((i, None) for i in range(len(first)))
+    if not first:
+        waiting.extend((i, j) for i, tasks in enumerate(then) for j in range(len(tasks)))
+    running: dict[Future[Any], tuple[int, int | None]] = {}
+    while waiting or running:
+        while waiting and len(running) < workers:
+            i, j = waiting.popleft()
+            running[pool.submit(first[i] if j is None else then[i][j])] = (i, j)
+        for done in wait(running, return_when=FIRST_COMPLETED).done:
+            i, j = running.pop(done)
+            result = done.result()  # raises what the task raised
+            if j is None:
+                waiting.extend((i, follower) for follower in range(len(then[i])))
+            else:
+                found[i][j] = result
+    return [[of_one[j] for j in sorted(of_one)] for of_one in found]
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

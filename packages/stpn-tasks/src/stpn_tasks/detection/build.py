@@ -82,14 +82,14 @@ def _build_predictor(
 ) -> PromptPredictor | StaticPrompts | None:
     if recipe.predictor == "none":
         return None
-    if recipe.predictor == "static":
-        return StaticPrompts.for_backbone(backbone, recipe.num_prompts, deep=recipe.deep)
     if recipe.predictor == "transformer":
         return TransformerPredictor.for_backbone(
             backbone, recipe.num_prompts, deep=recipe.deep, ffn_dim=recipe.ffn_dim
         )
     if recipe.ffn_dim is not None:
         raise ValueError(f"prompts.ffn_dim must be None for the predictor {recipe.predictor!r}")
+    if recipe.predictor == "static":
+        return StaticPrompts.for_backbone(backbone, recipe.num_prompts, deep=recipe.deep)
     return PREDICTORS[recipe.predictor].for_backbone(backbone, recipe.num_prompts, deep=recipe.deep)
 
 

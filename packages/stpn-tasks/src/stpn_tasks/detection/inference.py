@@ -58,10 +58,11 @@ class VideoInference:
 
     Attributes:
         detector: in eval mode.
-        sampler: support frames of each frame; ``None`` detects without prompts.
+        sampler: support frames of each frame; ``None`` detects without them: without prompts, or
+            with static ones.
         prepare: resizes and normalises frames.
         support_video: whose frames support: the video's own, or, as a control that must gain
-            nothing, those of the next video of the data set.
+            nothing, those of `another_video`.
     """
 
     detector: VideoDetector
@@ -79,8 +80,11 @@ class VideoInference:
             For each time the detections in the B videos, boxes in pixels of the frames given.
 
         Raises:
-            ValueError: if the sampler needs the whole video.
+            ValueError: if the sampler needs the whole video, or the support frames shall be
+                another video's, which a stream does not have.
         """
+        if self.sampler is not None and self.support_video == "other":
+            raise ValueError("a stream has no other video: choose support_video 'own'")
         if isinstance(self.sampler, VideoUniformSampler):
             raise ValueError(
                 "support frames spread over the whole video cannot be streamed: "
@@ -134,16 +138,14 @@ class VideoInference:
         """Return the detections of all frames of some videos of one size and length.
 
         Raises:
-            ValueError: if the support frames shall come from other videos of another length.
+            ValueError: if the support frames shall be another video's and there is none.
         """
         num_frames = dataset.videos[numbers[0]].num_frames
         read = partial(_read, dataset, numbers)
         if self.sampler is None:
             by_time = list(self.stream(map(read, range(num_frames))))
         elif self.support_video == "other":
-            others = [(number + 1) % len(dataset.videos) for number in numbers]
-            if any(dataset.videos[other].num_frames != num_frames for other in others):
-                raise ValueError("support frames of other videos need videos of one length")
+            others = [another_video(dataset, number) for number in numbers]
             by_time = list(self.whole(read, num_frames, partial(_read, dataset, others)))
         elif isinstance(self.sampler, VideoUniformSampler):
             by_time = list(self.whole(read, num_frames))
@@ -164,6 +166,21 @@ class VideoInference:
 
 def _read(dataset: VideoDataset, numbers: Sequence[int], t: int) -> list[Frame]:
     return [dataset.frame(number, t) for number in numbers]
+
+
+def another_video(dataset: VideoDataset, number: int) -> int:
+    """Return the number of the next video of the same size and length, the first after the last.
+
+    Raises:
+        ValueError: if there is no other; names the video.
+    """
+    own = dataset.videos[number]
+    for step in range(1, len(dataset.videos)):
+        other = (number + step) % len(dataset.videos)
+        video = dataset.videos[other]
+        if (video.num_frames, video.height, video.width) == (own.num_frames, own.height, own.width):
+            return other
+    raise ValueError(f"no other video has the size and length of {own.name}")
 
 
 def group_videos(dataset: VideoDataset, batch_size: int) -> list[list[int]]:

@@ -15,7 +15,7 @@ from stpn_data.videos import DataError
 from stpn_tasks.detection.detections import Detections
 from stpn_tasks.detection.inference import Frame, VideoInference
 from stpn_tasks.draw import draw_boxes
-from stpn_tasks.report import write_json
+from stpn_tasks.tables import write_json
 
 
 @dataclass(frozen=True)

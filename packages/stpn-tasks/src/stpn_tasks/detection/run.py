@@ -19,7 +19,7 @@ from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.engine import train
 from stpn_tasks.files import write_text
 from stpn_tasks.recipes import DetectionRecipe, SupportOptions, to_json
-from stpn_tasks.report import environment, write_json
+from stpn_tasks.tables import environment, write_json
 
 
 def train_detector(
@@ -91,8 +91,9 @@ def centre_predictor(
     if recipe.prompts.centre_clips == 0:
         return
     encoder = detector.to(device).eval().encoder
-    kind = recipe.prompts.predictor
-    if kind == "mixer" or not isinstance(encoder.predictor, PromptPredictor):
+    predictor = encoder.predictor
+    if not isinstance(predictor, PromptPredictor) or not predictor.can_centre:
+        kind = recipe.prompts.predictor
         raise ValueError(
             f"prompts.centre_clips must be 0 for the predictor {kind!r}: it has no reduction"
         )
@@ -103,7 +104,7 @@ def centre_predictor(
         support = make_batch([clips[index]]).to(device).support
         assert support is not None
         means.append(encoder.backbone.embed(support.flatten(0, 1)).mean((0, 1)))  # (C,)
-    encoder.predictor.centre(torch.stack(means).mean(0))
+    predictor.centre(torch.stack(means).mean(0))
 
 
 def evaluate_saved(
@@ -130,8 +131,14 @@ def evaluate_saved(
 def build_inference(
     saved: SavedDetector, accelerator: Accelerator, support: SupportOptions
 ) -> VideoInference:
-    """Return what runs a detector from a file over videos, on the accelerator's device."""
+    """Return what runs a detector from a file over videos, on the accelerator's device.
+
+    Raises:
+        ValueError: if static prompts shall be off, which are part of their network.
+    """
     prompts = support.change(saved.recipe.prompts)
+    if support.off and prompts.predictor == "static":
+        raise ValueError("support.off is for prompts of support frames, not for static ones")
     detector = saved.detector.to(accelerator.device)
     prepare = build_preparation(saved.recipe, accelerator.device)
     sampler = None if support.off else build_test_sampler(prompts)

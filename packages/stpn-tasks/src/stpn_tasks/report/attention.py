@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from stpn_core import AttentionPredictor, TransformerPredictor
-from stpn_tasks.detection.inference import VideoInference
+from stpn_tasks.detection.inference import VideoInference, another_video
 from stpn_tasks.draw import Image
 from stpn_tasks.report.page import Html, figure, text
 from stpn_tasks.report.pictures import Cell, Line, Pictures, grid, thumbnail
@@ -66,7 +66,7 @@ def attention_maps(pictures: Pictures, video: int, frame: int) -> AttentionMaps:
     encoder, prepare = inference.detector.encoder, inference.prepare
     predictor = encoder.predictor
     assert isinstance(predictor, TransformerPredictor | AttentionPredictor)
-    source = video if inference.support_video == "own" else (video + 1) % len(dataset.videos)
+    source = video if inference.support_video == "own" else another_video(dataset, video)
     support = inference.sampler(frame, dataset.videos[video].num_frames)
     frames = [dataset.frame(source, t) for t in support]
     with torch.no_grad():

@@ -33,9 +33,6 @@ _STYLES: dict[str, tuple[str, tuple[float, ...]]] = {
     "stpn_off": ("#44b4d6", _LONG),
     "stpn_other_tested": ("#aa3377", _DOTS),
 }
-# Where training started, and models tested otherwise than they were trained: they stand in the
-# tables, and would hide in the figures what is to be compared.
-_TABLES_ONLY = frozenset({"detector", "stpn_off", "stpn_other_tested"})
 
 _WIDTH = 3.5  # inches; at 110 pixels an inch a panel fits a phone as it is
 _RC = {
@@ -147,7 +144,7 @@ def _drawn(results: Results) -> list[_Drawn]:
     spare = [style for name, style in _STYLES.items() if name not in names]
     drawn = [_Drawn(first, *_FIRST)]
     for model in others:
-        if model.name not in _TABLES_ONLY:
+        if model.in_figures:
             style = _STYLES.get(model.name) or (spare or [_FIRST]).pop(0)
             drawn.append(_Drawn(model, *style))
     return drawn

@@ -19,9 +19,9 @@ from stpn_tasks.report.strips import (
     pick,
     rank_frames,
 )
-from stpn_tasks.report.tables import write_json
 from stpn_tasks.report.words import ABOUT_F1, ABOUT_MAPS, spoken
 from stpn_tasks.results import Results
+from stpn_tasks.tables import write_json
 
 _NUM_ATTENTION = 2  # frames whose attention is shown
 

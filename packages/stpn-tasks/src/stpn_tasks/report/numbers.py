@@ -21,9 +21,7 @@ from stpn_tasks.report.words import (
     ABOUT_CONDITIONS,
     ABOUT_NUMBERS,
     ABOUT_TEST_SETS,
-    KINDS,
     MAIN,
-    SPEEDS,
     TEST_SETS,
     in_order,
     spoken,
@@ -135,17 +133,14 @@ def _main_table(results: Results, test_set: str) -> Html:
 
 
 def _condition_table(results: Results, test_set: str) -> Html | None:
-    known = _conditions(results, test_set)
-    groups = {
-        "kind of deterioration": [name for name in KINDS if name in known],
-        "speed": [name for name in SPEEDS if name in known],
-        "other": [name for name in known if name not in (*MAIN, *KINDS, *SPEEDS)],
-    }
-    columns = [Column(title, tuple(map(spoken, names))) for title, names in groups.items() if names]
-    if not columns:
+    names = [name for name in _conditions(results, test_set) if name not in MAIN]
+    if not names:
         return None
-    cells = [(name, "ap50") for names in groups.values() for name in names]
-    caption = _captioned(results, test_set, "AP50 in percent by the condition of the frames")
+    columns = [Column(spoken(name), ("AP", "AP50")) for name in names]
+    cells = [(name, metric) for name in names for metric in ("ap", "ap50")]
+    caption = _captioned(
+        results, test_set, "Average precision in percent by the condition of the frames"
+    )
     return _table(results.models, caption, columns, cells, _absolute(test_set))
 
 

@@ -15,9 +15,9 @@ from stpn_tasks.detection.checkpoint import load_detector
 from stpn_tasks.detection.evaluation import DetectionEvaluation
 from stpn_tasks.detection.run import build_inference, evaluate_saved
 from stpn_tasks.recipes import SupportOptions
-from stpn_tasks.report import environment
 from stpn_tasks.report.build import evaluation_report
 from stpn_tasks.results import save_results
+from stpn_tasks.tables import environment
 
 
 def evaluate_files(

@@ -5,8 +5,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from stpn_tasks import tables
 from stpn_tasks.metrics import AveragePrecision
-from stpn_tasks.report import environment, precision_json, precision_table, print_table, tables
+from stpn_tasks.tables import environment, precision_json, precision_table, print_table
 
 NAN = math.nan
 BASELINE = {"all": AveragePrecision(0.12345, 0.5, 0.25, NAN, 0.1, 1.0, (1.0, 0.98766))}
