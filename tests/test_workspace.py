@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from stpn_tasks.results import load_results, statistic
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -109,3 +111,18 @@ def test_test_files_are_found_by_name():
     folders = [ROOT / "tests", *(ROOT / package / "tests" for package in PACKAGES)]
     assert not [path for folder in folders for path in folder.rglob("__init__.py")]
     assert importlib.util.find_spec("stpn_kernels") is not None
+
+
+def test_the_readme_shows_the_measured_numbers():
+    results = load_results(ROOT / "results" / "demo-quick.json")
+    text = (ROOT / "README.md").read_text()
+    shown = re.findall(
+        r"^\| ([^|]+) \| ([^|]+) \| ([^|]+) \| ([^|]+) \| [\d–]+ \|$", text, re.MULTILINE
+    )
+    rows = {label: [cell.strip("*") for cell in cells] for label, *cells in shown}
+    assert {"baseline", "baseline, equal compute", "STPN", "STPN, another video"} <= rows.keys()
+    labels = {model.label: model for model in results.models}
+    for label, cells in rows.items():
+        conditions = ("all", "deteriorated", "clean")
+        measured = [statistic(labels[label], "same_class", name) for name in conditions]
+        assert cells == list(map(str, measured)), label

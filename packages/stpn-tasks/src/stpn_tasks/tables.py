@@ -52,7 +52,7 @@ def precision_table(
 def print_table(table: Table) -> None:
     """Print a table, as wide as it needs where the output is no terminal."""
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(table)
+    (console if console.is_terminal else Console(width=160)).print(table)
 
 
 def precision_json(precision: Mapping[str, AveragePrecision]) -> dict[str, dict[str, Any]]:

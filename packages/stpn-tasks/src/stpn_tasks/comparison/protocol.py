@@ -126,8 +126,9 @@ def comparison_rows(scale: Scale) -> tuple[Row, ...]:
         Row(
             SINGLE_FRAME,
             "before fine-tuning",
-            "The single-frame detector all rows began from.",
+            "The single-frame detector that all rows began from.",
             None,
+            in_figures=False,
         ),
     )
 
