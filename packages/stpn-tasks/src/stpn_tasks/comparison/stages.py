@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
@@ -225,7 +225,7 @@ def _check_recipe(weights: Path, recipe: DetectionRecipe) -> None:
         )
 
 
-def _test(space: Workspace, row: Row, weights: str, about: dict[str, float]) -> Run:
+def _test(space: Workspace, row: Row, weights: str, about: dict[str, Any]) -> Run:
     path = space.numbers(row.name)
     if path.exists():
         return run_from_json(json.loads(path.read_text(encoding="utf-8")))
