@@ -34,7 +34,7 @@ def little(monkeypatch, tiny, tmp_path):
     baseline = replace(recipe, prompts=PromptRecipe(predictor="none"))
     for module in (protocol, factors):
         monkeypatch.setattr(module, "small", lambda: recipe)
-    for module in (protocol, stages):
+    for module in (protocol, factors, stages):
         monkeypatch.setattr(module, "small_baseline", lambda: baseline)
     for module in (run, stages, factors):
         monkeypatch.setattr(module, "CLIPS", CLIPS)
@@ -131,13 +131,14 @@ def test_a_sweep_varies_one_factor_and_reuses_what_is_there(little, monkeypatch,
     monkeypatch.setattr(stages, "_fit", lambda *a: (calls.append(a[4]), fit(*a)))
     names = ("stride", "predictor", "depth", "clips")
     path = sweep.run_sweep(little, names)
-    assert calls == ["mixer", "shallow", "half_mixed", "half_mixed_14"]
+    assert calls == ["mixer", "shallow", "half_mixed", "half_mixed_14", "baseline_half_mixed"]
     text = path.read_text()
     assert text.count("\n## ") == len(names)
     for name in names:
         assert (little.output / f"sweep-{name}.png").stat().st_size > 1000
         assert f"(sweep-{name}.png)" in text
     assert "| mixer |" in text
+    assert "| baseline, half mixed |" in text
     kinds = {
         name: load_detector(little.output / "seed-0" / name / "model.safetensors").recipe.prompts
         for name in ("mixer", "shallow")

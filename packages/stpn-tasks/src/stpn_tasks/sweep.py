@@ -65,7 +65,8 @@ def _cells(results: Results, factor: Factor) -> tuple[list[str], list[list[str]]
     head = [factor.label]
     head += [f"{spoken(name)}, {frames}" for name in TEST_SETS for frames in MAIN]
     lines = []
-    for label, name in [("baseline", "baseline"), *((row.label, row.name) for row in factor.rows)]:
+    shown = (*factor.references, *factor.rows)
+    for label, name in [("baseline", "baseline"), *((row.label, row.name) for row in shown)]:
         model = results.model(name)
         numbers = [statistic(model, test, frames) for test in TEST_SETS for frames in MAIN]
         lines.append([label, *map(str, numbers)])
@@ -95,17 +96,21 @@ def sweep_page(parts: Mapping[Factor, Results]) -> str:
         rule = ["---"] + ["---:"] * (len(head) - 1)
         text.append("\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines)) + "\n")
         text.append(f"![AP50 by {factor.label}](sweep-{factor.name}.png)\n")
-        about = "; ".join(f"{name} {value}" for name, value in results.about.items())
-        text.append(f"({about})\n")
+        about = results.about
+        text.append(
+            f"`{about['command']}`, {about['minutes']} minutes, commit {about['commit']}, "
+            f"{about['processor']}.\n"
+        )
     return "\n".join(text)
 
 
 def draw_factor(path: Path, results: Results, factor: Factor) -> None:
     """Draw AP50 over the values of a factor: of all frames and of deteriorated ones."""
-    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    figure = Figure(figsize=(8, 3.4), layout="constrained")
     for axes, frames in zip(figure.subplots(1, 2), ("all", "deteriorated"), strict=True):
         _draw_frames(axes, results, factor, frames)
-    figure.axes[0].legend(fontsize=8, frameon=False)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8, frameon=False)
     with atomic_path(path) as partial:
         figure.savefig(partial, dpi=150)
 

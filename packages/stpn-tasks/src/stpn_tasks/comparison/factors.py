@@ -12,9 +12,10 @@ from stpn_tasks.comparison.protocol import (
     Row,
     Training,
     comparison_rows,
+    fine_tuning,
     with_prompts,
 )
-from stpn_tasks.recipes import SupportOptions, small
+from stpn_tasks.recipes import SupportOptions, small, small_baseline
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class Factor:
         label: for people.
         about: what changes, and whether it takes another training.
         rows: one per value, with the value as label.
+        references: what tables show beside the baseline, such as one of other training clips.
     """
 
     name: str
     label: str
     about: str
     rows: tuple[Row, ...]
+    references: tuple[Row, ...] = ()
 
 
 def stride(scale: Scale) -> Factor:
@@ -85,8 +88,13 @@ def clips(scale: Scale) -> Factor:
         _trained(scale, "half_mixed", "half mixed", clips=half),
         _trained(scale, "half_mixed_14", "half mixed, N_P = 14", clips=half, num_prompts=14),
     ]
+    single = Training(
+        "baseline_half_mixed", fine_tuning(small_baseline(), scale.finetune_steps), half
+    )
+    about = "Single frame, fine-tuned on the same half mixed clips."
+    reference = Row("baseline_half_mixed", "baseline, half mixed", about, single)
     about = "Training clips whose objects have one class, or in half of them different ones."
-    return Factor("clips", "training clips", about, tuple(rows))
+    return Factor("clips", "training clips", about, tuple(rows), (reference,))
 
 
 FACTORS: dict[str, Callable[[Scale], Factor]] = {
@@ -103,7 +111,7 @@ def sweep_rows(scale: Scale, factors: tuple[Factor, ...]) -> tuple[Row, ...]:
     """Return the baseline, STPN, and the rows of some factors, each once."""
     references = [row for row in comparison_rows(scale) if row.name in ("baseline", "stpn")]
     rows = {row.name: row for row in references}
-    for row in (row for factor in factors for row in factor.rows):
+    for row in (row for factor in factors for row in (*factor.references, *factor.rows)):
         rows.setdefault(row.name, row)
     return tuple(rows.values())
 
