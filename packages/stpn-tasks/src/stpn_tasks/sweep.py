@@ -98,7 +98,7 @@ def sweep_page(parts: Mapping[Factor, Results]) -> str:
         text.append(f"![AP50 by {factor.label}](sweep-{factor.name}.png)\n")
         about = results.about
         text.append(
-            f"`{about['command']}`, {about['minutes']} minutes, commit {about['commit']}, "
+            f"`{about['command']}`; minutes: {about['minutes']}; commit {about['commit']}; "
             f"{about['processor']}.\n"
         )
     return "\n".join(text)
