@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -120,9 +120,9 @@ class PromptPredictor(nn.Module, ABC):
         Raises:
             ValueError: if this predictor has no reduction.
         """
-        reduction = getattr(self, "reduction", None)
-        if not isinstance(reduction, nn.Linear):
+        if not self.can_centre:
             raise ValueError(f"{type(self).__name__} has no reduction that could be centred")
+        reduction = cast("nn.Linear", self.reduction)
         with torch.no_grad():
             reduction.bias.copy_(-(reduction.weight @ mean))
 

@@ -47,7 +47,8 @@ def sweep(
     """Vary one factor of the small recipe after the other: tables and plots.
 
     A sweep that stopped goes on when the same command is given again; with the demo's output
-    folder it begins from the demo's detectors. Writes sweep.json, sweep.md and a plot per factor.
+    folder it begins from the demo's detectors. Writes sweep.md, and a json and a plot of each
+    factor.
 
     Args:
         factors: what to vary; everything if none is named.

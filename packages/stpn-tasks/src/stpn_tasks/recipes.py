@@ -79,6 +79,11 @@ class PromptRecipe:
     test_support: int = 14
     stride: int = 8
 
+    @property
+    def reads_support(self) -> bool:
+        """Whether support frames have a say in the prompts."""
+        return self.predictor not in ("none", "static")
+
 
 @dataclass(frozen=True)
 class HeadRecipe:

@@ -56,6 +56,12 @@ class Model:
     runs: tuple[Run, ...]
     in_figures: bool = True
 
+    @property
+    def cpu_seconds(self) -> float | None:
+        """Mean processor time of fine-tuning; ``None`` where it is not known of any run."""
+        seconds = [run.cpu_seconds for run in self.runs if run.cpu_seconds is not None]
+        return statistics.fmean(seconds) if seconds else None
+
 
 @dataclass(frozen=True)
 class Statistic:

@@ -16,6 +16,7 @@ from stpn_tasks.comparison.protocol import (
     with_prompts,
 )
 from stpn_tasks.recipes import SupportOptions, small, small_baseline
+from stpn_tasks.report.words import spoken
 
 
 @dataclass(frozen=True)
@@ -120,9 +121,7 @@ def _tested(scale: Scale, name: str, label: str, support: SupportOptions) -> Row
     stpn = Training("stpn", with_prompts(scale.finetune_steps))
     if support.change(small().prompts) == small().prompts:
         return Row("stpn", label, "The small recipe.", stpn)
-    return Row(
-        name, label, f"The small recipe, tested with {name.replace('_', ' ')}.", stpn, support
-    )
+    return Row(name, label, f"The small recipe, tested with {spoken(name)}.", stpn, support)
 
 
 def _trained(
@@ -131,5 +130,5 @@ def _trained(
     recipe = with_prompts(scale.finetune_steps, **prompts)
     if recipe.prompts == small().prompts and clips is None:
         return Row("stpn", label, "The small recipe.", Training("stpn", recipe))
-    about = f"The small recipe with {name.replace('_', ' ')}."
+    about = f"The small recipe with {spoken(name)}."
     return Row(name, label, about, Training(name, recipe, clips))

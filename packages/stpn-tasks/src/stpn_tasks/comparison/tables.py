@@ -28,9 +28,8 @@ def precision_rows(results: Results, test_set: str) -> Table:
             for condition in MAIN
             for metric in ("ap", "ap50")
         ]
-        seconds = [run.cpu_seconds for run in model.runs if run.cpu_seconds is not None]
-        mean = f"{sum(seconds) / len(seconds):.0f}" if seconds else "–"
-        table.add_row(model.label, *numbers, mean)
+        seconds = "–" if model.cpu_seconds is None else f"{model.cpu_seconds:.0f}"
+        table.add_row(model.label, *numbers, seconds)
     return table
 
 

@@ -32,7 +32,6 @@ PREDICTORS: dict[str, type[PromptPredictor]] = {
     "attention": AttentionPredictor,
     "average": AveragePredictor,
 }
-WITHOUT_SUPPORT = ("none", "static")
 
 
 def build_detector(
@@ -95,14 +94,14 @@ def _build_predictor(
 
 def build_train_sampler(prompts: PromptRecipe) -> BilateralRandomSampler | None:
     """Return the sampler of support frames in training; ``None`` if they have no say."""
-    if prompts.predictor in WITHOUT_SUPPORT:
+    if not prompts.reads_support:
         return None
     return BilateralRandomSampler(prompts.frame_range, prompts.num_support)
 
 
 def build_test_sampler(prompts: PromptRecipe) -> TestSampler:
     """Return the sampler of support frames in testing; ``None`` if they have no say."""
-    if prompts.predictor in WITHOUT_SUPPORT:
+    if not prompts.reads_support:
         return None
     if prompts.test_sampler == "causal":
         return CausalSampler(prompts.test_support, prompts.stride)

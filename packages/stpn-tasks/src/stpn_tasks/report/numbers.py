@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from stpn_tasks.report.figures import gain_bars, precision_recall
@@ -100,11 +99,10 @@ def _training(results: Results) -> list[Html]:
     rows = []
     for model in results.models:
         steps = sorted({run.steps for run in model.runs if run.steps is not None})
-        seconds = [run.cpu_seconds for run in model.runs if run.cpu_seconds is not None]
         cells = [
             ", ".join(str(run.seed) for run in model.runs),
             " or ".join(f"{number:,}" for number in steps) or "–",
-            f"{statistics.fmean(seconds) / 60:.1f}" if seconds else "–",
+            "–" if model.cpu_seconds is None else f"{model.cpu_seconds / 60:.1f}",
         ]
         rows.append((model.label, cells))
     caption = "Fine-tuning: steps, and minutes of CPU time (all threads together, mean over seeds)."
