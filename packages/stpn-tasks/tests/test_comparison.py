@@ -106,6 +106,13 @@ def test_a_folder_of_another_comparison_is_refused(little, monkeypatch):
         run.workspaces(little)
 
 
+def test_a_damaged_file_of_a_comparison_is_named(little):
+    run.workspaces(little)
+    (little.output / "protocol.json").write_text("{")
+    with pytest.raises(ValueError, match=r"protocol.json cannot be read as json"):
+        run.workspaces(little)
+
+
 def test_weights_of_another_recipe_are_not_taken_for_this_one(little, monkeypatch):
     demo.run_demo(little)
     changed = replace(protocol.small(), optim=replace(protocol.small().optim, lr=0.5))

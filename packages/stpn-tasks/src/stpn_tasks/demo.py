@@ -31,7 +31,8 @@ PICTURED = ("baseline", "stpn")
 def run_demo(options: ComparisonOptions) -> Path:
     """Run the whole comparison, print its tables, and return the path of the report."""
     scale = options.scale
-    say("render, train, test", f"{len(options.seeds)} seeds, {scale.finetune_steps} steps a row")
+    seeds = ", ".join(map(str, options.seeds))
+    say("render, train, test", f"seeds {seeds}, {scale.finetune_steps} steps a row")
     results = compare(
         options,
         comparison_rows(scale),

@@ -97,6 +97,18 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     write_text(path, _NUMBERS.sub(lambda match: " ".join(match[0].split()), text) + "\n")
 
 
+def read_json(path: Path) -> Any:
+    """Read a json file.
+
+    Raises:
+        ValueError: if it is missing or damaged; names it.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as json: {error}") from error
+
+
 def _percent(value: float) -> str:
     return "–" if math.isnan(value) else f"{100 * value:.1f}"
 

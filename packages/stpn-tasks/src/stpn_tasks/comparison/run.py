@@ -24,7 +24,7 @@ from stpn_tasks.comparison.workers import in_two_stages
 from stpn_tasks.engine import fast_precision
 from stpn_tasks.files import write_text
 from stpn_tasks.results import Model, Results, Run, save_results
-from stpn_tasks.tables import environment
+from stpn_tasks.tables import environment, read_json
 
 
 def workspaces(options: ComparisonOptions) -> tuple[Workspace, ...]:
@@ -57,7 +57,7 @@ def _claim(options: ComparisonOptions, precision: str) -> None:
     }
     protocol = json.loads(json.dumps(protocol))  # as it comes back from the file
     if path.exists():
-        there = json.loads(path.read_text(encoding="utf-8"))
+        there = read_json(path)
         differing = [key for key in protocol if there.get(key) != protocol[key]]
         if differing:
             raise ValueError(

@@ -5,7 +5,6 @@ Each stage leaves its result in the seed's folder and is not repeated where that
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -38,7 +37,7 @@ from stpn_tasks.detection.run import build_inference, centre_predictor
 from stpn_tasks.engine import make_accelerator, train
 from stpn_tasks.recipes import DetectionRecipe, OptimRecipe, small_baseline
 from stpn_tasks.results import Run, run_from_json, run_json
-from stpn_tasks.tables import environment, write_json
+from stpn_tasks.tables import environment, read_json, write_json
 
 CROP_BATCH = 48
 TEST_BATCH = 16
@@ -196,7 +195,7 @@ def fine_tune_and_test(
     name = SINGLE_FRAME if training is None else training.name
     if training is not None:
         _fine_tune(space, training, rows)
-    about = json.loads((space.folder / name / "training.json").read_text(encoding="utf-8"))
+    about = read_json(space.folder / name / "training.json")
     return {row.name: _test(space, row, name, about) for row in rows}
 
 
@@ -228,7 +227,7 @@ def _check_recipe(weights: Path, recipe: DetectionRecipe) -> None:
 def _test(space: Workspace, row: Row, weights: str, about: dict[str, Any]) -> Run:
     path = space.numbers(row.name)
     if path.exists():
-        return run_from_json(json.loads(path.read_text(encoding="utf-8")))
+        return run_from_json(read_json(path))
     accelerator = space.accelerator()
     inference = build_inference(load_detector(space.weights(weights)), accelerator, row.support)
     precision = {}
