@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import reprlib
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -10,6 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from stpn_data.videos import FrameObjects
+
+# JPEG's limit; a larger frame is a damaged number.
+MAX_SIDE = 65_535
+_MAX_FLOAT = float(np.finfo(np.float32).max)
+
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = 80
 
 
 @dataclass(frozen=True)
@@ -97,13 +104,18 @@ def frame_objects(
     )
 
 
+def shown(value: object) -> str:
+    """Return a value as Python writes it, cut where it is long or deep: for messages."""
+    return _short.repr(value)
+
+
 def _unusable(box: AnnotatedBox, size: tuple[int, int]) -> str | None:
     if box.ignore:
         return "object marked to be ignored"
     if box.label is None:
         return "object of a class outside the list"
     left, top, right, bottom = box.box_xyxy
-    if not all(map(math.isfinite, box.box_xyxy)):
+    if not all(abs(side) <= _MAX_FLOAT for side in box.box_xyxy):  # NaN is in no range
         return "box null or not finite"
     if right - left < 1 or bottom - top < 1:
         return "box narrower or lower than one pixel"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from stpn_data.annotations import AnnotatedBox, DataReport
+from stpn_data.annotations import MAX_SIDE, AnnotatedBox, DataReport, shown
 from stpn_data.videos import DataError, Video
 
 _MISSING = object()
@@ -29,7 +30,7 @@ class CocoVid:
         report: receives what is left out.
 
     Raises:
-        DataError: a missing file, a missing or wrong field, or an id that occurs twice.
+        DataError: a missing file, a missing or wrong field, an id or a name that occurs twice.
     """
 
     def __init__(
@@ -98,6 +99,8 @@ class CocoVid:
             else:
                 raise DataError(f"{place}: no video has its 'video_id' {key}")
         self._video_of_row = np.zeros(len(self._rows), np.int64)
+        if doubled := [name for name, count in Counter(names.values()).items() if count > 1]:
+            raise DataError(f"{self._file}: the name {shown(doubled[0])} occurs twice")
         for key, name in names.items():
             if frames[key]:
                 self._add_video(name, frames[key], records.get(key, {}))
@@ -108,15 +111,16 @@ class CocoVid:
         images = sorted(images, key=lambda image: image.frame_id)
         position = {image.frame_id: index for index, image in enumerate(images)}
         if len(position) < len(images):
-            raise DataError(f"{self._file}: video {name} has a frame_id twice")
+            raise DataError(f"{self._file}: video {shown(name)} has a 'frame_id' twice")
         if len(images) != images[-1].frame_id - images[0].frame_id + 1:
             self._report.add("video with gaps in its frame numbers", name)
-        key_ids = record.get("vid_train_frames") or [
-            image.frame_id for image in images if image.is_key_frame
-        ]
-        if unknown := [key for key in key_ids if key not in position]:
+        key_ids: list[int] = [image.frame_id for image in images if image.is_key_frame]
+        if record.get("vid_train_frames"):
+            key_ids = _field(record, "vid_train_frames", list, self._place("video", record))
+        if unknown := [key for key in key_ids if type(key) is not int or key not in position]:
             raise DataError(
-                f"{self._file}: video {name} has vid_train_frames {unknown}, but no such frames"
+                f"{self._file}: video {shown(name)} has 'vid_train_frames' {shown(unknown)}, "
+                "but no such frames"
             )
         key_frames = tuple(sorted({position[key] for key in key_ids})) or tuple(range(len(images)))
         for image in images:
@@ -143,7 +147,7 @@ class CocoVid:
             labels[i] = _known(record, "category_id", classes, place)
             boxes[i] = _box(record, place)
             instances[i] = _field(record, "instance_id", int, place) if has_tracks else i
-            flags[i] = bool(record.get("iscrowd")), bool(record.get("ignore"))
+            flags[i] = _flag(record, "iscrowd", place), _flag(record, "ignore", place)
         order = np.argsort(rows, kind="stable")
         rows = rows[order]
         self._first = np.searchsorted(rows, np.arange(len(self._rows) + 1))
@@ -180,14 +184,16 @@ class _Image:
 
     def __init__(self, record: Mapping[str, Any], row: int, place: str, in_video: bool) -> None:
         self.file_name: str = _field(record, "file_name", str, place)
+        if not Path(self.file_name).name:
+            raise DataError(f"{place}: 'file_name' {self.file_name!r} names no file")
         self.size: tuple[int, int] = (
             _field(record, "height", int, place),
             _field(record, "width", int, place),
         )
-        if min(self.size) < 1:
-            raise DataError(f"{place}: height and width are {self.size}")
+        if not 1 <= min(self.size) <= max(self.size) <= MAX_SIDE:
+            raise DataError(f"{place}: 'height' and 'width' are {self.size}")
         self.frame_id: int = _field(record, "frame_id", int, place) if in_video else 0
-        self.is_key_frame = bool(record.get("is_vid_train_frame"))
+        self.is_key_frame = _flag(record, "is_vid_train_frame", place)
         self.row = row
 
 
@@ -197,7 +203,7 @@ def _load(path: Path) -> dict[str, Any]:
             data = json.load(file)
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: broken json ({error})") from error
     if not isinstance(data, dict):
         raise DataError(f"{path}: expected an object with 'images', got {type(data).__name__}")
@@ -209,8 +215,17 @@ def _field(record: Mapping[str, Any], name: str, kind: type, place: str) -> Any:
         raise DataError(f"{place} has no {name!r}")
     value = record[name]
     if not isinstance(value, kind) or isinstance(value, bool):
-        raise DataError(f"{place}: {name!r} is {value!r}, expected {kind.__name__}")
+        raise DataError(f"{place}: {name!r} is {shown(value)}, expected {kind.__name__}")
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise DataError(f"{place}: {name!r} is {shown(value)}, too large a number")
     return value
+
+
+def _flag(record: Mapping[str, Any], name: str, place: str) -> bool:
+    value = record.get(name)
+    if value not in (None, 0, 1):  # True is 1
+        raise DataError(f"{place}: {name!r} is {shown(value)}, expected 0 or 1")
+    return bool(value)
 
 
 def _known(record: Mapping[str, Any], name: str, known: Mapping[int, int], place: str) -> int:
@@ -228,9 +243,16 @@ def _box(record: Mapping[str, Any], place: str) -> tuple[float, float, float, fl
         value is None or (isinstance(value, int | float) and not isinstance(value, bool))
         for value in box
     ):
-        raise DataError(f"{place}: 'bbox' is {box!r}, expected [x, y, width, height]")
-    x, y, width, height = (math.nan if value is None else float(value) for value in box)
+        raise DataError(f"{place}: 'bbox' is {shown(box)}, expected [x, y, width, height]")
+    x, y, width, height = (_float(value) for value in box)
     return x, y, x + width, y + height
+
+
+def _float(value: float | None) -> float:
+    try:
+        return math.nan if value is None else float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf
 
 
 def _number_within(groups: np.ndarray, values: np.ndarray) -> np.ndarray:

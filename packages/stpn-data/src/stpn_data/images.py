@@ -26,8 +26,9 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
     path = Path(path)
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: the frame cannot be read ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # ValueError: no name that a file can have
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path}: the frame cannot be read ({reason})") from error
     if not data:
         raise DataError(f"{path}: the file is empty")
     if _is_truncated(data):

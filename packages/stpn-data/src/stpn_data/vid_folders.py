@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from stpn_data.annotations import AnnotatedBox, DataReport
+from stpn_data.annotations import MAX_SIDE, AnnotatedBox, DataReport, shown
 from stpn_data.images import read_image
 from stpn_data.videos import DataError, Video
 
@@ -69,8 +69,8 @@ class VidFolders:
             DataError: the video has no annotations at all, or a field is missing or wrong.
         """
         path = self._xml_path(self.videos[video].name, self._numbers[video][index])
-        if not path.is_file():
-            if not path.parent.is_dir():
+        if not os.path.isfile(path):  # which, unlike `Path.is_file`, has no error of its own
+            if not os.path.isdir(path.parent):
                 raise DataError(f"{path.parent}: the video has no annotations")
             self._report.add("frame without an XML file, taken as free of objects", str(path))
             return []
@@ -95,7 +95,7 @@ class VidFolders:
 
     def _size(self, name: str, number: int) -> tuple[int, int]:
         path = self._xml_path(name, number)
-        if path.is_file():
+        if os.path.isfile(path):
             return _xml_size(_parse(path), path)
         height, width, _ = read_image(self._image_path(name, number)).shape
         return height, width
@@ -170,7 +170,7 @@ class VidFolders:
 
     def _listed(self, name: str) -> list[int]:
         folder = self.root / "Data" / "VID" / name
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise DataError(f"{folder}: no such video")
         return sorted(_count(path.stem, str(path)) for path in folder.glob("*.JPEG"))
 
@@ -184,30 +184,52 @@ def _find_root(root: Path) -> Path:
 
 def _lines(path: Path, num_fields: int) -> Iterator[tuple[str, list[str]]]:
     """Yield `file:line` and the fields of every line that is not blank."""
-    for number, line in enumerate(path.read_text().splitlines(), start=1):
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path}: the list cannot be read ({error})") from error
+    for number, line in enumerate(text.splitlines(), start=1):
         fields = line.split()
         if fields and len(fields) != num_fields:
-            raise DataError(f"{path}:{number}: expected {num_fields} fields, got {line!r}")
+            raise DataError(f"{path}:{number}: expected {num_fields} fields, got {shown(line)}")
+        if fields and not _is_below(fields[0]):
+            raise DataError(f"{path}:{number}: {shown(fields[0])} is no name of a video")
         if fields:
             yield f"{path}:{number}", fields
 
 
+def _is_below(name: str) -> bool:
+    """Tell whether a name of a list stays below the folder that it is relative to."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and len(name) < 1000
+
+
 def _count(text: str, place: str) -> int:
-    if not text.isdecimal():
-        raise DataError(f"{place}: expected a number of digits, got {text!r}")
+    # Files are named by six digits; more would be frames that nobody can have.
+    if not (text.isascii() and text.isdecimal() and len(text) <= 6):
+        raise DataError(f"{place}: expected a number of one to six digits, got {shown(text)}")
     return int(text)
+
+
+class _Builder(ElementTree.TreeBuilder):
+    """Refuses entities before they are declared: a few of them can stand for gigabytes."""
+
+    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
+        raise ValueError("a document type is declared, which no annotation needs")
 
 
 def _parse(path: Path) -> ElementTree.Element:
     try:
-        return ElementTree.parse(path).getroot()
-    except ElementTree.ParseError as error:
+        return ElementTree.parse(path, ElementTree.XMLParser(target=_Builder())).getroot()
+    except OSError as error:
+        raise DataError(f"{path}: the file cannot be read ({error.strerror})") from error
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: encoding
         raise DataError(f"{path}: broken XML ({error})") from error
 
 
 def _xml_size(tree: ElementTree.Element, path: Path) -> tuple[int, int]:
     height, width = _integer(tree, "size/height", path), _integer(tree, "size/width", path)
-    if height < 1 or width < 1:
+    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
         raise DataError(f"{path}: size is {width}x{height}")
     return height, width
 
@@ -224,11 +246,11 @@ def _number(element: ElementTree.Element, field: str, path: Path) -> float:
     try:
         return float(text)
     except ValueError as error:
-        raise DataError(f"{path}: {field} is {text!r}, not a number") from error
+        raise DataError(f"{path}: {field} is {shown(text)}, not a number") from error
 
 
 def _integer(element: ElementTree.Element, field: str, path: Path) -> int:
     number = _number(element, field, path)
-    if not number.is_integer():
-        raise DataError(f"{path}: {field} is {number}, not a whole number")
+    if not number.is_integer() or abs(number) >= 2**63:
+        raise DataError(f"{path}: {field} is {number}, not a whole number of 64 bits")
     return int(number)

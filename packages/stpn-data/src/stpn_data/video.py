@@ -87,6 +87,7 @@ class VideoReader:
 
     def _file_frames(self) -> Iterator[NDArray[np.uint8]]:
         index, end = 0, 0.0
+        size: tuple[int, ...] | None = None
         with _open(self.path) as container:
             stream = _video_stream(container, self.path)
             stream.thread_type = "AUTO"
@@ -96,7 +97,14 @@ class VideoReader:
                         f"{self.path}: frame {index} cannot be decoded, the file is damaged or "
                         f"truncated ({frame})"
                     ) from frame
-                yield _upright(frame)
+                pixels = _upright(frame)
+                size = size or pixels.shape
+                if pixels.shape != size:
+                    raise DataError(
+                        f"{self.path}: frame {index} is {pixels.shape[1]}x{pixels.shape[0]}, "
+                        f"the first one {size[1]}x{size[0]}"
+                    )
+                yield pixels
                 index += 1
                 end = (frame.time or 0.0) + float((frame.duration or 0) * (frame.time_base or 0))
             if index and _ends_early(container, stream, index, end):
@@ -206,7 +214,7 @@ def _natural_order(file: Path) -> tuple[list[tuple[int, int, str]], str]:
 
 def _open(path: Path) -> InputContainer:
     try:
-        return av.open(str(path))
+        return av.open(str(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         size = path.stat().st_size
         reason = f"not a video, or a damaged one ({error.strerror})" if size else "is empty"
@@ -216,7 +224,10 @@ def _open(path: Path) -> InputContainer:
 def _video_stream(container: InputContainer, path: Path) -> VideoStream:
     if not container.streams.video:
         raise DataError(f"{path}: the file has no video stream")
-    return container.streams.video[0]
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise DataError(f"{path}: FFmpeg does not know the codec of the video stream")
+    return stream
 
 
 def _decode(
@@ -250,9 +261,10 @@ def _ends_early(container: InputContainer, stream: VideoStream, count: int, end:
         return False
     if stream.frames:
         return count < stream.frames
-    if (declared := stream.metadata.get("DURATION")) and stream.average_rate:
-        hours, minutes, seconds = declared.split(":")
-        duration = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    declared = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if declared and stream.average_rate:
+        hours, minutes, seconds = map(float, declared.groups())
+        duration = hours * 3600 + minutes * 60 + seconds
         return end + 0.5 / float(stream.average_rate) < duration
     return False
 
