@@ -51,7 +51,8 @@ def timm_like(model: PromptedSwin, img_size: int, **options: object) -> nn.Modul
     ("img_size", "options"),
     [
         (224, {}),  # the last map is one window
-        (56, {**TINY, "window_size": 7}),  # so is the second; the last is smaller
+        # Sides are powers of two: odd and padded maps are another matter in timm before 1.0.31.
+        (32, TINY),  # the second map is one window; the last is smaller
         (64, TINY),
     ],
 )
