@@ -129,6 +129,7 @@ def check_each(seeds, damage, read, names, field):
             result, message = read_or_refuse(lambda: check_all(read()), names)
             if result is None:
                 assert re.search(field, message.replace(names, "")), message
+                assert len(message) < 2000
                 refused += 1
         except Exception as error:
             error.add_note(f"seed {seed}")
