@@ -1,13 +1,16 @@
 """The jobs of this repository: ``nox -l`` lists them, ``nox`` runs lint, types, tests, shapes.
 
-All sessions share one environment, because torch alone takes 6 GB. It is installed once, and
-again when what it is made from changes.
+Most sessions share one environment, because torch alone takes 6 GB. It is installed once, and
+again when what it is made from changes. Those that need another one (``alone``, ``ends``,
+``installed``) have it made by uv, which links files from its cache: ``pip install nox uv``.
 """
 
 import hashlib
 import os
+import shutil
 import sys
 from pathlib import Path
+from zipfile import ZipFile
 
 import nox
 
@@ -98,15 +101,26 @@ def gpu(session: nox.Session) -> None:
     run(session, "pytest", "-m", "gpu", *session.posargs)
 
 
-@nox.session(venv_backend="uv|virtualenv")
+@nox.session(venv_backend="uv")
 @nox.parametrize("package", PACKAGES)
 def alone(session: nox.Session, package: str) -> None:
-    """Test one package with only what it declares installed (downloads torch per package)."""
-    needed = [f"./{path}" for path in PACKAGES[: PACKAGES.index(package) + 1]]
-    if package == "packages/stpn-data":
-        needed = [f"./{package}", "./kernels"]  # the tests share helpers of stpn_kernels.testing
-    session.install(*needed, "pytest", "hypothesis")
-    session.run("pytest", "-m", "not slow and not gpu", package, env=TEST_ENV)
+    """Test one package with only what it declares installed."""
+    declared = Path(package, "pyproject.toml").read_text()
+    needed = [path for path in PACKAGES if path == package or f'"{name_of(path)}==' in declared]
+    session.install(*(f"./{path}" for path in needed), "pytest", "hypothesis")
+    session.run("pytest", "-m", "not slow and not gpu", package, *session.posargs, env=TEST_ENV)
+
+
+def name_of(package: str) -> str:
+    return "stpn-" + Path(package).name.removeprefix("stpn-")
+
+
+@nox.session(venv_backend="uv")
+@nox.parametrize("end", ["lowest-direct", "highest"])
+def ends(session: nox.Session, end: str) -> None:
+    """Test with the lowest versions that are declared, and with the newest there are."""
+    session.install("--resolution", end, "-r", TOOLS)
+    session.run("pytest", "-m", "not slow and not gpu", *session.posargs, env=TEST_ENV)
 
 
 @nox.session(**shared)
@@ -124,11 +138,33 @@ def bench(session: nox.Session) -> None:
     run(session, "python", "benchmarks/bench_backbones.py", *session.posargs)
 
 
-@nox.session(**shared)
+@nox.session(venv_backend="uv|virtualenv")
 def wheels(session: nox.Session) -> None:
-    """Build the wheels of all packages into ``wheels/``."""
-    install(session)
-    output = Path("wheels")
-    os.makedirs(output, exist_ok=True)
-    projects = [f"./{package}" for package in PACKAGES]
-    run(session, "python", "-m", "pip", "wheel", "--no-deps", "-w", str(output), *projects)
+    """Build source distributions, and wheels from them, into ``wheels/``; check what is inside."""
+    session.install("build", "twine")
+    shutil.rmtree("wheels", ignore_errors=True)
+    for package in PACKAGES:
+        session.run("python", "-m", "build", "--outdir", "wheels", package)
+    session.run("twine", "check", "--strict", *map(str, Path("wheels").iterdir()))
+    for wheel in Path("wheels").glob("*.whl"):
+        module = wheel.name.partition("-")[0]
+        names = ZipFile(wheel).namelist()
+        stray = [name for name in names if not name.startswith((f"{module}/", f"{module}-"))]
+        expected = (f"{module}/py.typed", ".dist-info/licenses/LICENSE")
+        if stray or not all(any(name.endswith(end) for name in names) for end in expected):
+            session.error(f"{wheel} lacks one of {expected}, or has {stray}")
+
+
+@nox.session(venv_backend="uv|virtualenv")
+def installed(session: nox.Session) -> None:
+    """Install the wheels (``nox -s wheels``) where nothing is, and do what the READMEs show."""
+    session.install("--find-links", "wheels", name_of(PACKAGES[-1]))
+    folder = Path(session.create_tmp())
+    readmes = [Path("README.md"), *(Path(package, "README.md") for package in PACKAGES)]
+    for number, readme in enumerate(readmes):
+        shutil.copy(readme, folder / f"{number}.md")
+    session.chdir(folder)  # away from the sources
+    for number in range(len(readmes)):
+        session.run("python", "-I", "-m", "doctest", f"{number}.md")
+    session.run("stpn", "--help", silent=True)
+    session.run("stpn", "recipes")

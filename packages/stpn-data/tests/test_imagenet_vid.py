@@ -8,7 +8,6 @@ import pytest
 
 from stpn_data import DataError, ImageNetVID
 from stpn_data.videos import VideoDataset
-from stpn_kernels.testing import shared_path
 
 DOG, ZEBRA = "n02084071", "n02391049"
 OBJECT = """<object><trackid>{track}</trackid><name>{name}</name>
@@ -71,7 +70,7 @@ def open_frame(tree, content):
 
 
 @pytest.mark.parametrize(("split", "videos", "frames"), [("train", 36, 94), ("val", 7, 315)])
-def test_folders_and_json_are_the_same(split, videos, frames):
+def test_folders_and_json_are_the_same(shared_path, split, videos, frames):
     root = shared_path("real/vod")
     folders = ImageNetVID.from_folders(root, split)
     coco = ImageNetVID.from_coco(
@@ -90,7 +89,7 @@ def test_folders_and_json_are_the_same(split, videos, frames):
     assert str(folders.check()) == str(coco.check()) == "nothing left out"
 
 
-def test_a_real_training_video():
+def test_a_real_training_video(shared_path):
     dataset = ImageNetVID.from_folders(shared_path("real/vod/ILSVRC"), "train")
     video = dataset.videos[0]
     assert video.name.endswith("ILSVRC2015_val_00007013")

@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stpn_data import BilateralRandomSampler, CausalSampler, VideoUniformSampler, WindowSampler
-from stpn_kernels.testing import load_golden
 
 windows = st.builds(
     WindowSampler, st.integers(1, 8), st.integers(1, 9), st.booleans(), st.booleans()
@@ -55,7 +54,7 @@ def test_video_uniform_refuses_to_stream():
         VideoUniformSampler()(0, None)
 
 
-def test_released_adaptive_stride():
+def test_released_adaptive_stride(load_golden):
     golden = load_golden("swin/ref_sampling.npz")
     checked = 0
     for name, frames in golden.items():
@@ -66,7 +65,7 @@ def test_released_adaptive_stride():
     assert checked >= 8
 
 
-def test_released_bilateral_draws():
+def test_released_bilateral_draws(load_golden):
     golden = load_golden("swin/ref_sampling.npz")
     names = [name for name in golden if name.startswith("bilateral_len")]
     assert len(names) == 8
