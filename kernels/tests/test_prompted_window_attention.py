@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stpn_kernels import prompted_window_attention
-from stpn_kernels.prompted_window_attention.op import prompted_window_attention_op
+from stpn_kernels.prompted_window_attention.layout import window_layout
+from stpn_kernels.prompted_window_attention.op import _weights, prompted_window_attention_op
 from stpn_kernels.prompted_window_attention.reference import prompted_window_attention_reference
 
 # height, width, window_size, shift, num_prompts
@@ -207,6 +208,33 @@ def test_the_shift_mask_stays_when_the_map_is_one_window():
     shifted = prompted_window_attention(*inputs, **kwargs)
     plain = prompted_window_attention(*inputs, **{**kwargs, "shift": 0})
     assert (shifted - plain).abs().max() > 0.1
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 300.0])
+def test_masked_pairs_lose_100_and_no_more(spread):
+    # Where scores differ by more than 100, a masked pair outweighs the others, as in the reference.
+    inputs, kwargs = make_inputs(LAYOUTS["padded, shifted"])
+    inputs[0] = inputs[0] * spread**0.5
+    for tensor in inputs:
+        tensor.requires_grad_(True)
+    actual = prompted_window_attention(*inputs, **kwargs)
+    expected = prompted_window_attention_reference(*inputs, **kwargs)
+    grad = torch.randn_like(actual)
+    torch.testing.assert_close(actual, expected)
+    torch.testing.assert_close(
+        torch.autograd.grad(actual, inputs, grad), torch.autograd.grad(expected, inputs, grad)
+    )
+
+
+def test_weights_of_masked_pairs_are_no_denormal_numbers():
+    # Denormal weights would make the products with the values fifty times as slow.
+    q, k = torch.randn(2, 6, 11, 8).unbind(0)
+    chunk = window_layout(5, 7, 3, 1, 2, 2, 8, q.device).chunks[-1]
+    mask = torch.zeros(6, 11, 11)
+    mask[:, ::2, 1::2] = -100.0
+    weights = _weights(q, k, {chunk.edge: mask}, chunk)
+    assert chunk.edge > 0
+    assert torch.equal(weights == 0, mask < 0)
 
 
 def test_unneeded_prompts_are_zero_and_tokens_unchanged():

@@ -25,20 +25,23 @@ from stpn_kernels.prompted_window_attention.reference import (
 class WindowChunk:
     """Some windows of a map, of N = P + w * w rows each, prompts first.
 
+    Attention runs on n * h matrices, windows before heads. The *place* of row j of window i in the
+    first head of these is ``i * h * N + j``; that of the next head lies N further on.
+
     Attributes:
         count: number of windows n.
-        rows: (n * N,) row of the sequence at each window position; 0 where the map is padded.
-        tokens: positions in ``rows`` that hold a token of the map.
-        token_rows: the rows of those tokens.
-        padded: positions in ``rows`` that are padding.
+        rows: (n, 1, N) row of the sequence at each window position; 0 where the map is padded.
+        token_rows: rows of the sequence that hold the tokens of these windows.
+        token_places: where those tokens are in the first head.
+        padded_places: where padding is in the first head.
         edge: which of the masks of `shift_masks` these windows share.
     """
 
     count: int
     rows: Tensor
-    tokens: Tensor
     token_rows: Tensor
-    padded: Tensor
+    token_places: Tensor
+    padded_places: Tensor
     edge: int
 
 
@@ -58,6 +61,7 @@ def window_layout(
     window_size: int,
     shift: int,
     num_prompts: int,
+    num_heads: int,
     chunk_size: int,
     device: torch.device,
 ) -> WindowLayout:
@@ -73,7 +77,7 @@ def window_layout(
                 for part in (row[:, :-1], row[:, -1:])
             ]
         chunks = tuple(
-            _chunk(windows, num_prompts, edge, device)
+            _chunk(windows, num_prompts, num_heads, edge, device)
             for edge, group in enumerate(groups)
             for windows in torch.split(group, chunk_size)
             if len(windows) > 0
@@ -133,17 +137,20 @@ def _source_tokens(height: int, width: int, window_size: int, shift: int) -> Ten
     return windows.view(padded_height // window_size, -1, window_size**2)
 
 
-def _chunk(windows: Tensor, num_prompts: int, edge: int, device: torch.device) -> WindowChunk:
+def _chunk(
+    windows: Tensor, num_prompts: int, num_heads: int, edge: int, device: torch.device
+) -> WindowChunk:
     prompts = torch.arange(num_prompts).expand(len(windows), -1)
     rows = torch.cat([prompts, torch.where(windows < 0, -1, windows + num_prompts)], dim=1)
-    is_prompt = (torch.arange(rows.shape[1]) < num_prompts).expand_as(rows).flatten()
-    rows = rows.flatten()
-    tokens = ((rows >= 0) & ~is_prompt).nonzero()[:, 0]
+    n, N = rows.shape
+    places = torch.arange(n)[:, None] * num_heads * N + torch.arange(N)  # (n, N)
+    tokens = rows >= 0
+    tokens[:, :num_prompts] = False
     return WindowChunk(
-        count=len(windows),
-        rows=rows.clamp(min=0).to(device),
-        tokens=tokens.to(device),
+        count=n,
+        rows=rows.clamp(min=0)[:, None].to(device),
         token_rows=rows[tokens].to(device),
-        padded=(rows < 0).nonzero()[:, 0].to(device),
+        token_places=places[tokens].to(device),
+        padded_places=places[rows < 0].to(device),
         edge=edge,
     )

@@ -1,12 +1,14 @@
 """`prompted_window_attention` as a torch operator: opaque to compile and export on every device.
 
-The forward differs from the reference in order only: rows are copied by index, window by window, so
-that no padded, rolled or partitioned map and no dense mask exist. The backward recomputes the
-attention weights, so that only the inputs are saved.
+The forward differs from the reference in order only: rows are copied by index, window by window and
+head by head, so that no padded, rolled or partitioned map and no dense mask exist. The backward
+recomputes the attention weights, so that only the inputs are saved.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -23,7 +25,11 @@ from stpn_kernels.prompted_window_attention.layout import (
 from stpn_kernels.prompted_window_attention.reference import position_bias
 
 # Attention matrices (windows * heads * images) at a time and CPU thread; what fits its cache.
-CPU_CHUNK = 48
+CPU_CHUNK = 128
+# Scores so far below the largest of their row get no weight. Their share is below 1e-26, of no
+# effect in float64; left in, the masked ones become denormal numbers, with which the softmax takes
+# eight times and the product with the values fifty times as long.
+NEGLIGIBLE = -60.0
 
 
 @torch.library.custom_op("stpn::prompted_window_attention", mutates_args=())
@@ -40,21 +46,24 @@ def prompted_window_attention_op(
 ) -> Tensor:
     """Compute the forward; arguments as in `stpn_kernels.prompted_window_attention`."""
     B, X, _, h, d = qkv.shape
+    if B == 0:
+        return qkv.new_empty(B, X, h * d)
     layout = _layout(qkv, height, width, window_size, shift, num_prompts)
+    dtype = compute_dtype(qkv.dtype)
     with without_autocast(qkv):
         bias = _score_bias(qkv, bias_table, layout, window_size, num_prompts)
-        N = bias.shape[-1]
         out = qkv.new_empty(B, X, h * d)
-        prompts = bias.new_zeros(B, num_prompts, h * d)
+        prompts = qkv.new_zeros(B, h, num_prompts, d, dtype=dtype)
+        index = _Index.of(qkv, num_prompts + window_size**2)
         for chunk in layout.chunks:
-            q, k, v = _window_rows(qkv, qkv_bias, chunk, N)
-            heads = _weights(q, k, bias[chunk.edge]) @ v  # (B * n * h, N, d)
-            rows = heads.view(B, chunk.count, h, N, d).transpose(2, 3).flatten(3)
+            q, k, v = _window_rows(qkv, qkv_bias, chunk, index)
+            heads = torch.bmm(_weights(q, k, bias, chunk), v)  # (B * n * h, N, d)
             if need_prompts:
-                prompts += rows[:, :, :num_prompts].sum(1)
-            tokens = rows.flatten(1, 2).index_select(1, chunk.tokens)
+                prompts += heads.view(B, chunk.count, h, -1, d)[:, :, :, :num_prompts].sum(1)
+            places = index.places(chunk.token_places)
+            tokens = heads.view(B, -1, d).index_select(1, places).view(B, -1, h * d)
             out.index_copy_(1, chunk.token_rows, tokens.to(out.dtype))
-        out[:, :num_prompts] = prompts / layout.num_windows
+        out[:, :num_prompts] = (prompts / layout.num_windows).transpose(1, 2).flatten(2)
     return out
 
 
@@ -72,38 +81,42 @@ def prompted_window_attention_backward_op(
     need_prompts: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute the gradients of ``qkv``, ``qkv_bias`` and ``bias_table`` by recomputation."""
-    B, _, _, h, d = qkv.shape
+    B, X, _, h, d = qkv.shape
+    if B == 0:
+        return torch.zeros_like(qkv), torch.zeros_like(qkv_bias), torch.zeros_like(bias_table)
     layout = _layout(qkv, height, width, window_size, shift, num_prompts)
+    dtype = compute_dtype(qkv.dtype)
     with without_autocast(qkv):
         bias = _score_bias(qkv, bias_table, layout, window_size, num_prompts)
-        N = bias.shape[-1]
-        d_qkv = torch.empty_like(qkv, memory_format=torch.contiguous_format)
-        d_prompts = bias.new_zeros(B, num_prompts, 3, h, d)
-        d_qkv_bias = bias.new_zeros(3, h, d)
-        d_scores = bias.new_zeros(h, N, N)
+        N = num_prompts + window_size**2
+        index = _Index.of(qkv, N)
+        d_qkv = qkv.new_empty(B, X, 3 * h * d)
+        d_prompts = qkv.new_zeros(3, B, h, num_prompts, d, dtype=dtype)
+        d_qkv_bias = qkv.new_zeros(3, h, d, dtype=dtype)
+        d_scores = qkv.new_zeros(h, N, N, dtype=dtype)
         scale = d**-0.5
-        prompt_share = 1.0 / layout.num_windows if need_prompts else None
+        prompt_share = 1.0 / layout.num_windows if need_prompts else 0.0
         for chunk in layout.chunks:
-            q, k, v = _window_rows(qkv, qkv_bias, chunk, N)
-            p = _weights(q, k, bias[chunk.edge])
-            d_heads = _head_grads(grad_out, chunk, h, num_prompts, prompt_share)
+            q, k, v = _window_rows(qkv, qkv_bias, chunk, index)
+            p = _weights(q, k, bias, chunk)
+            d_heads = _head_grads(grad_out, chunk, index, num_prompts, prompt_share)
             # One fused pass for p * (dp - rowsum(p * dp)).
-            ds = torch.ops.aten._softmax_backward_data(d_heads @ v.mT, p, -1, p.dtype)
-            d_scores += ds.view(B * chunk.count, h, N, N).sum(0)
-            d_rows = bias.new_empty(B, chunk.count, N, 3, h, d)
-            d_q, d_k, d_v = d_rows.permute(3, 0, 1, 4, 2, 5)  # (B, n, h, N, d) each
-            torch.mul((ds @ k).view(d_q.shape), scale, out=d_q)
-            torch.mul((ds.mT @ q).view(d_k.shape), scale, out=d_k)
-            d_v.copy_((p.mT @ d_heads).view(d_v.shape))
-            d_prompts += d_rows[:, :, :num_prompts].sum(1)
-            d_rows = d_rows.flatten(1, 2)
-            d_tokens = d_rows.index_select(1, chunk.tokens)
+            ds = torch.ops.aten._softmax_backward_data(torch.bmm(d_heads, v.mT), p, -1, p.dtype)
+            d_scores += ds.view(-1, h, N, N).sum(0)
+            d_rows = q.new_empty(3, len(q), N, d)  # of query, key, value, head by head
+            torch.baddbmm(d_rows[0], ds, k, beta=0, alpha=scale, out=d_rows[0])
+            torch.baddbmm(d_rows[1], ds.mT, q, beta=0, alpha=scale, out=d_rows[1])
+            torch.bmm(p.mT, d_heads, out=d_rows[2])
+            d_prompts += d_rows.view(3, B, chunk.count, h, N, d)[..., :num_prompts, :].sum(2)
+            d_tokens = _token_rows(d_rows, chunk, index)  # (B, tokens, 3 * h * d)
             d_qkv.index_copy_(1, chunk.token_rows, d_tokens.to(d_qkv.dtype))
-            if chunk.padded.numel() > 0:
-                d_qkv_bias += d_rows.index_select(1, chunk.padded).sum((0, 1))
-        d_qkv[:, :num_prompts] = d_prompts
+            if chunk.padded_places.numel() > 0:
+                places = index.places(chunk.padded_places)
+                padded = d_rows.view(3, B, -1, d).index_select(2, places)
+                d_qkv_bias += padded.view(3, -1, h, d).sum(1)
+        d_qkv[:, :num_prompts] = d_prompts.permute(1, 3, 0, 2, 4).flatten(2)
         d_table = _fold_table(d_scores[:, num_prompts:, num_prompts:], window_size)
-    return d_qkv, d_qkv_bias.to(qkv_bias.dtype), d_table.to(bias_table.dtype)
+    return d_qkv.view(qkv.shape), d_qkv_bias.to(qkv_bias.dtype), d_table.to(bias_table.dtype)
 
 
 @prompted_window_attention_op.register_fake
@@ -167,51 +180,105 @@ def _layout(
         chunk_size = max(1, CPU_CHUNK * torch.get_num_threads() // max(1, matrices))
     else:
         chunk_size = height * width
-    return window_layout(height, width, window_size, shift, num_prompts, chunk_size, qkv.device)
+    heads = qkv.shape[3]
+    return window_layout(
+        height, width, window_size, shift, num_prompts, heads, chunk_size, qkv.device
+    )
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Which head is where, worked out once per call.
+
+    Rows of one head are copied on their own, ``d`` numbers each, so that matrices come out whole.
+
+    Attributes:
+        qkv: (3, B, 1, h, 1) row of each part, image and head in ``qkv`` as (B * X * 3 * h, d).
+        grads: (B, 1, h, 1) row of each image and head in an output as (B * X * h, d).
+        heads: (h,) place of the first row of each head within a window.
+    """
+
+    qkv: Tensor
+    grads: Tensor
+    heads: Tensor
+
+    @classmethod
+    def of(cls, qkv: Tensor, num_rows: int) -> Self:
+        """Work it out for ``qkv`` and windows of N = ``num_rows`` rows."""
+        B, X, _, h, _ = qkv.shape
+        parts = torch.arange(3 * h, device=qkv.device).view(3, 1, 1, h, 1)
+        images = torch.arange(0, B * X * h, X * h, device=qkv.device).view(B, 1, 1, 1)
+        heads = torch.arange(0, h * num_rows, num_rows, device=qkv.device)
+        return cls(parts + 3 * images, parts[0, 0] + images, heads)
+
+    def places(self, first: Tensor) -> Tensor:
+        """Return the places of some rows in all heads, from those in the first; row by row."""
+        return (first[:, None] + self.heads).flatten()
 
 
 def _score_bias(
     qkv: Tensor, bias_table: Tensor, layout: WindowLayout, window_size: int, num_prompts: int
-) -> Tensor:
-    """Return what is added to the scores per kind of window: (1 or 4, h, N, N)."""
+) -> list[Tensor]:
+    """Return what is added to the scores of the largest chunk of each kind: (B * n * h, N, N)."""
     table = bias_table.to(compute_dtype(qkv.dtype))
     bias = position_bias(table, window_size, num_prompts)
-    return bias + layout.masks[:, None].to(bias.dtype)
+    counts = [0] * len(layout.masks)
+    for chunk in layout.chunks:
+        counts[chunk.edge] = max(counts[chunk.edge], chunk.count)
+    return [
+        (bias + mask.to(bias.dtype)).repeat(len(qkv) * count, 1, 1)
+        for mask, count in zip(layout.masks, counts, strict=True)
+    ]
 
 
-def _window_rows(qkv: Tensor, qkv_bias: Tensor, chunk: WindowChunk, N: int) -> Sequence[Tensor]:
-    """Copy the rows of each window, head by head: query, key, value (B * n * h, N, d) each."""
+def _window_rows(qkv: Tensor, qkv_bias: Tensor, chunk: WindowChunk, index: _Index) -> Tensor:
+    """Copy the rows of each window, head by head: (3, B * n * h, N, d) for query, key, value."""
     dtype = compute_dtype(qkv.dtype)
     B, _, _, h, d = qkv.shape
-    rows = qkv.index_select(1, chunk.rows).to(dtype)
-    if chunk.padded.numel() > 0:
-        rows[:, chunk.padded] = qkv_bias.to(dtype)
-    rows = rows.view(B * chunk.count, N, 3, h, d).permute(2, 0, 3, 1, 4)
-    return rows.flatten(1, 2).unbind(0)
+    source = torch.add(index.qkv, chunk.rows, alpha=3 * h)  # (3, B, n, h, N)
+    rows = qkv.reshape(-1, d).index_select(0, source.flatten()).to(dtype)
+    if chunk.padded_places.numel() > 0:
+        bias = qkv_bias.to(dtype)[:, None, None].expand(-1, B, len(chunk.padded_places), -1, -1)
+        places = index.places(chunk.padded_places)
+        rows.view(3, B, -1, d).index_copy_(2, places, bias.flatten(2, 3))
+    return rows.view(3, B * chunk.count * h, -1, d)
 
 
 def _head_grads(
-    grad_out: Tensor, chunk: WindowChunk, h: int, num_prompts: int, prompt_share: float | None
+    grad_out: Tensor, chunk: WindowChunk, index: _Index, num_prompts: int, prompt_share: float
 ) -> Tensor:
     """Copy the output gradient of each window, head by head: (B * n * h, N, d).
 
     Each window has a share of the gradient of the prompts; padded rows have none.
     """
-    rows = grad_out.index_select(1, chunk.rows).to(compute_dtype(grad_out.dtype))
-    rows.index_fill_(1, chunk.padded, 0.0)
-    rows = torch.unflatten(rows, 1, (chunk.count, -1))  # (B, n, N, h * d)
-    prompts = rows[:, :, :num_prompts]
-    if prompt_share is None:
-        prompts.zero_()
-    else:
-        prompts.mul_(prompt_share)
-    return torch.unflatten(rows, 3, (h, -1)).transpose(2, 3).flatten(0, 2)
+    B, h = len(grad_out), len(index.heads)
+    source = torch.add(index.grads, chunk.rows, alpha=h)  # (B, n, h, N)
+    rows = torch.unflatten(grad_out, 2, (h, -1)).reshape(B * grad_out.shape[1] * h, -1)
+    rows = rows.index_select(0, source.flatten()).to(compute_dtype(grad_out.dtype))
+    if chunk.padded_places.numel() > 0:
+        rows.view(B, -1, rows.shape[1]).index_fill_(1, index.places(chunk.padded_places), 0.0)
+    rows = rows.view(B * chunk.count * h, -1, rows.shape[1])
+    rows[:, :num_prompts].mul_(prompt_share)
+    return rows
 
 
-def _weights(q: Tensor, k: Tensor, bias: Tensor) -> Tensor:
+def _token_rows(rows: Tensor, chunk: WindowChunk, index: _Index) -> Tensor:
+    """Collect the tokens of (3, B * n * h, N, d) rows by head: (B, tokens, 3 * h * d)."""
+    B = index.grads.shape[0]
+    part, d = rows[0].numel() // rows.shape[-1], rows.shape[-1]
+    images = torch.arange(0, part, part // B, device=rows.device).view(B, 1, 1, 1)
+    parts = torch.arange(0, 3 * part, part, device=rows.device).view(3, 1)
+    places = images + chunk.token_places.view(-1, 1, 1) + (parts + index.heads)
+    return rows.view(-1, d).index_select(0, places.flatten()).view(B, -1, 3 * len(index.heads) * d)
+
+
+def _weights(q: Tensor, k: Tensor, bias: Sequence[Tensor], chunk: WindowChunk) -> Tensor:
     """Return the softmax of the biased scores (B * n * h, N, N)."""
-    bias = bias.expand(q.shape[0] // bias.shape[0], -1, -1, -1).flatten(0, 1)
-    return torch.baddbmm(bias, q, k.mT, alpha=q.shape[-1] ** -0.5).softmax(-1)
+    scores = torch.baddbmm(bias[chunk.edge][: len(q)], q, k.mT, alpha=q.shape[-1] ** -0.5)
+    if chunk.edge > 0:
+        scores -= scores.amax(-1, keepdim=True)
+        F.threshold(scores, NEGLIGIBLE, -math.inf, inplace=True)
+    return scores.softmax(-1)
 
 
 def _fold_table(d_scores: Tensor, window_size: int) -> Tensor:

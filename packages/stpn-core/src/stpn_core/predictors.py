@@ -369,7 +369,8 @@ class AveragePredictor(PromptPredictor):
             )
         strength = tokens.abs().sum(-1)  # (B, N)
         strongest = strength.topk(self.num_prompts, dim=1).indices  # (B, P)
-        return tokens.take_along_dim(strongest.unsqueeze(-1), dim=1)
+        # Not take_along_dim: it ties a compiled graph to one number of tokens.
+        return tokens.gather(1, strongest.unsqueeze(-1).expand(-1, -1, tokens.shape[2]))
 
     def _predict(self, embeddings: Tensor) -> Tensor:
         return self.reduction(embeddings.mean(1))  # type: ignore[no-any-return]
