@@ -50,23 +50,38 @@ def test_versions_are_in_lockstep():
     assert {pin.partition("==")[2] for pin in pins} == versions
 
 
-@pytest.mark.parametrize("package", PACKAGES)
-def test_a_package_declares_what_it_imports(package):
-    declared = {
-        re.split(r"[<>=;\[ ]", requirement)[0] for requirement in project(package)["dependencies"]
-    }
+def declared_modules(package: str) -> set[str]:
     module_of = {"opencv-python-headless": "cv2"}
-    modules = {module_of.get(name, name.replace("-", "_")) for name in declared}
-    own = next((ROOT / package / "src").iterdir()).name
+    names = {re.split(r"[<>=;\[ ]", needed)[0] for needed in project(package)["dependencies"]}
+    return {module_of.get(name, name.replace("-", "_")) for name in names}
+
+
+def imported_modules(folder: Path) -> set[str]:
     imported: set[str] = set()
-    for path in (ROOT / package / "src").rglob("*.py"):
+    for path in folder.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.partition(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
                 imported.add((node.module or "").partition(".")[0])
-    third_party = imported - set(sys.stdlib_module_names) - {own, "__future__", "pytest"}
-    assert third_party <= modules
+    return imported - set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_declares_what_it_imports(package):
+    own = next((ROOT / package / "src").iterdir()).name
+    third_party = imported_modules(ROOT / package / "src") - {own, "pytest"}
+    assert third_party <= declared_modules(package)
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_the_tests_of_a_package_need_no_more_than_it_declares(package):
+    own = next((ROOT / package / "src").iterdir()).name
+    there = {own, "pytest", "hypothesis"} | declared_modules(package)
+    for path in PACKAGES:
+        if next((ROOT / path / "src").iterdir()).name in there:
+            there |= declared_modules(path)
+    assert imported_modules(ROOT / package / "tests") <= there
 
 
 @pytest.mark.parametrize("package", PACKAGES)
