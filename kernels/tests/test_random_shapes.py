@@ -47,7 +47,7 @@ def assert_same(operator, reference, inputs: list[Tensor], **options: object) ->
     return out
 
 
-@settings(deadline=None, max_examples=100)
+@settings(deadline=None, max_examples=200)
 @given(
     images=st.integers(0, 3),
     height=st.integers(1, 9),
