@@ -39,6 +39,15 @@ def rewrite(path, change, metadata=True):
     save_file(tensors, path, kept)
 
 
+def test_equal_detectors_are_equal_files(saved):
+    recipe, detector, path = saved
+    files = set()
+    for _ in range(8):
+        save_detector(path, detector, recipe, CLASSES)
+        files.add(path.read_bytes())
+    assert len(files) == 1
+
+
 def test_a_detector_from_a_file_detects_as_it_did(saved):
     recipe, detector, path = saved
     loaded = load_detector(path)

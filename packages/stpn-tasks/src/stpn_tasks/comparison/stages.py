@@ -131,8 +131,11 @@ def _pretrain(space: Workspace, detector: VideoDetector, videos: DeterioratedVid
         warmup_steps=20,
         schedule="cosine",
     )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(space.seed)
+        classifier = CropClassifier(backbone, len(videos.classes))
     train(
-        CropClassifier(backbone, len(videos.classes)),
+        classifier,
         VariedCrops(ObjectCrops(videos), space.seed),
         collate_crops,
         optim,

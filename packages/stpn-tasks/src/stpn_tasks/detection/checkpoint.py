@@ -39,7 +39,22 @@ def save_detector(
     metadata = {"recipe": to_json(recipe), "classes": json.dumps(classes)}
     with atomic_path(path) as partial:
         save_file(tensors, partial, metadata)
+        _sort_metadata(partial)
     write_text(path.with_name("recipe.json"), to_json(recipe))
+
+
+def _sort_metadata(path: Path) -> None:
+    """Give the metadata the same order in every process, so that equal detectors are equal files.
+
+    The header of a safetensors file is compact json after its length in 8 bytes.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        file.seek(8)
+        file.write(text.ljust(size))
 
 
 def load_detector(path: Path) -> SavedDetector:
