@@ -13,6 +13,7 @@ from stpn_tasks import cli, demo, sweep
 from stpn_tasks.comparison import factors, protocol, run, stages, workers
 from stpn_tasks.comparison.options import FULL, QUICK, SMOKE, ComparisonOptions, Scale
 from stpn_tasks.comparison.protocol import Row, Training, comparison_rows, trainings
+from stpn_tasks.detection.build import build_detector
 from stpn_tasks.detection.checkpoint import load_detector
 from stpn_tasks.recipes import PromptRecipe, small, small_baseline
 from stpn_tasks.results import load_results
@@ -74,6 +75,17 @@ def test_the_demo_compares_all_rows_and_writes_a_report(little, capsys):
     assert steps["detector"] is None
     text = capsys.readouterr().out
     assert all(row.label.split(",")[0] in text for row in comparison_rows(SCALE))
+
+
+def test_pretraining_is_a_function_of_the_seed(little):
+    (space,) = run.workspaces(little)
+    videos, weights = space.train_videos(CLIPS), []
+    for noise in (7, 8):
+        detector = build_detector(stages.small_baseline(), len(videos.classes))
+        torch.manual_seed(noise)  # what went before does not matter
+        stages._pretrain(space, detector, videos)
+        weights.append(detector.state_dict())
+    assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 
 
 def test_a_comparison_goes_on_where_it_stopped(little, monkeypatch):

@@ -29,7 +29,7 @@ STREAMED = [
 def model(tiny):
     """A recipe, its detector, and two videos of nine frames."""
     recipe = tiny.recipe()
-    return recipe, tiny.detector(recipe), tiny.videos(((9, 64, 96), (9, 64, 96)))
+    return recipe, tiny.detector(recipe), tiny.MovingSquares(((9, 64, 96), (9, 64, 96)))
 
 
 def make_inference(model, sampler):
@@ -84,12 +84,12 @@ def test_support_frames_of_another_video_are_those_of_the_next_one(model):
 
 
 def test_another_video_is_the_next_of_its_size_and_length(tiny):
-    videos = tiny.videos(((3, 64, 96), (4, 64, 96), (3, 96, 64), (3, 64, 96), (4, 64, 96)))
+    videos = tiny.MovingSquares(((3, 64, 96), (4, 64, 96), (3, 96, 64), (3, 64, 96), (4, 64, 96)))
     assert [another_video(videos, number) for number in (0, 1, 3, 4)] == [3, 4, 0, 1]
     with pytest.raises(ValueError, match="no other video has the size and length of v2"):
         another_video(videos, 2)
     with pytest.raises(ValueError, match="no other video"):
-        another_video(tiny.videos(((3, 64, 96),)), 0)
+        another_video(tiny.MovingSquares(((3, 64, 96),)), 0)
 
 
 def test_a_stream_has_no_other_video(model):
@@ -163,7 +163,7 @@ def test_preparation_resizes_normalises_and_pads(model):
     st.integers(1, 4),
 )
 def test_groups_hold_every_video_once_and_only_equal_ones(tiny, shapes, batch_size):
-    videos = tiny.videos(tuple(shapes))
+    videos = tiny.MovingSquares(tuple(shapes))
     groups = group_videos(videos, batch_size)
     assert sorted(number for group in groups for number in group) == list(range(len(shapes)))
     for group in groups:
@@ -174,7 +174,7 @@ def test_groups_hold_every_video_once_and_only_equal_ones(tiny, shapes, batch_si
 
 
 def test_evaluation_takes_key_frames_only_and_splits_by_condition(tiny):
-    recipe, videos = tiny.recipe(), tiny.videos(((4, 64, 96), (3, 64, 96), (4, 64, 96)))
+    recipe, videos = tiny.recipe(), tiny.MovingSquares(((4, 64, 96), (3, 64, 96), (4, 64, 96)))
     object.__setattr__(videos.videos[1], "key_frames", (1,))
     inference, _ = make_inference((recipe, tiny.detector(recipe), videos), STREAMED[0])
     evaluations = [

@@ -29,7 +29,7 @@ def make_inference(tiny, detector, sampler):
 
 def shades(tiny):
     """Frames that nothing confuses: frame t is t times lighter than the first."""
-    videos = tiny.videos(((LENGTH, *SIZE),))
+    videos = tiny.MovingSquares(((LENGTH, *SIZE),))
     return [videos.frame(0, t) // 6 + 20 * t for t in range(LENGTH)]
 
 

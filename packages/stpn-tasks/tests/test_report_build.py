@@ -33,7 +33,7 @@ def results(*models, title="Title", **about):
 @pytest.fixture(scope="module")
 def evaluated(tiny):
     """Two untrained models with their detections."""
-    videos = tiny.videos(((6, 64, 96), (6, 64, 96)))
+    videos = tiny.MovingSquares(((6, 64, 96), (6, 64, 96)))
     found = {}
     for name, predictor in (("baseline", "none"), ("stpn", "transformer")):
         recipe = tiny.recipe(predictor)

@@ -58,7 +58,7 @@ def inference(tiny, recipe, sampler=...):
 
 @pytest.fixture
 def dataset(tiny):
-    return tiny.videos(((6, 64, 96), (6, 64, 96), (6, 64, 96)))
+    return tiny.MovingSquares(((6, 64, 96), (6, 64, 96), (6, 64, 96)))
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def with_conditions(tiny, *videos):
     """A data set whose frames have the conditions given, one string of letters per video."""
     names = {"c": {"clean"}, "b": {"deteriorated", "blur"}, "d": {"deteriorated", "dark"}}
 
-    class Named(tiny.videos):
+    class Named(tiny.MovingSquares):
         def conditions(self, video, index):
             return frozenset(names[videos[video][index]])
 
@@ -171,7 +171,7 @@ def test_one_model_has_best_and_worst_frames(pictures):
 
 
 def test_video_without_objects_is_shown(tiny, pictures):
-    class Empty(tiny.videos):
+    class Empty(tiny.MovingSquares):
         def objects(self, video, index):
             nothing = np.zeros(0, np.int64)
             return FrameObjects(
@@ -188,7 +188,7 @@ def test_video_without_objects_is_shown(tiny, pictures):
 
 
 def test_names_of_classes_and_videos_are_escaped(tiny, pictures):
-    class Hostile(tiny.videos):
+    class Hostile(tiny.MovingSquares):
         classes = ('<b>"x"</b>', "<i>")
 
     hostile = Hostile(((6, 64, 96), (6, 64, 96), (6, 64, 96)))

@@ -5,7 +5,7 @@ from stpn_tasks import engine
 from stpn_tasks.detection.build import build_detector
 from stpn_tasks.detection.checkpoint import SavedDetector
 from stpn_tasks.detection.data import build_clips, build_collate
-from stpn_tasks.detection.run import build_inference, centre_predictor
+from stpn_tasks.detection.run import build_inference, centre_predictor, evaluate_saved
 from stpn_tasks.engine import fast_precision, make_accelerator
 from stpn_tasks.recipes import SupportOptions
 
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 
 def test_a_predictor_is_centred_on_the_clips_it_will_be_trained_on(tiny):
-    videos = tiny.videos(((3, 64, 96), (3, 64, 96)))
+    videos = tiny.MovingSquares(((3, 64, 96), (3, 64, 96)))
     recipe = tiny.recipe(centre_clips=6)  # all there are
     detector = build_detector(recipe, 2)
     centre_predictor(detector, recipe, videos, CPU)
@@ -27,7 +27,7 @@ def test_a_predictor_is_centred_on_the_clips_it_will_be_trained_on(tiny):
 
 
 def test_nothing_to_centre_is_an_error_unless_nothing_is_asked_for(tiny):
-    videos = tiny.videos()
+    videos = tiny.MovingSquares()
     for predictor in ("none", "static", "mixer"):
         recipe = tiny.recipe(predictor)
         detector = build_detector(recipe, 2)
@@ -52,7 +52,7 @@ def test_whose_frames_support_reaches_training_and_testing(tiny):
     accelerator = make_accelerator("cpu")
     for whose in ("own", "other"):
         recipe = tiny.recipe(support_video=whose)
-        assert build_clips(recipe, tiny.videos()).support_video == whose
+        assert build_clips(recipe, tiny.MovingSquares()).support_video == whose
         saved = SavedDetector(build_detector(recipe, 2), recipe, ("a", "b"))
         assert build_inference(saved, accelerator, SupportOptions()).support_video == whose
     other = SupportOptions(support_video="other")
@@ -67,3 +67,17 @@ def test_static_prompts_cannot_be_switched_off(tiny):
     assert build_inference(saved, accelerator, SupportOptions()).sampler is None
     with pytest.raises(ValueError, match="not for static ones"):
         build_inference(saved, accelerator, SupportOptions(off=True))
+
+
+def test_the_same_evaluation_gives_the_same_numbers(tiny):
+    recipe, videos, accelerator = tiny.recipe(), tiny.MovingSquares(), make_accelerator("cpu")
+    saved = SavedDetector(tiny.detector(recipe), recipe, videos.classes)
+    one, two = (
+        evaluate_saved(saved, videos, accelerator=accelerator, support=SupportOptions())
+        for _ in range(2)
+    )
+    assert repr(one.precision) == repr(two.precision)  # nan where no object has a size
+    for number, frames in one.detections.items():
+        for frame, again in zip(frames, two.detections[number], strict=True):
+            assert torch.equal(frame.boxes_xyxy, again.boxes_xyxy)
+            assert torch.equal(frame.scores, again.scores)

@@ -17,7 +17,13 @@ from tyro.conf import AvoidSubcommands, Positional
 from tyro.extras import SubcommandApp
 
 from stpn_tasks.comparison.options import ComparisonOptions
-from stpn_tasks.recipes import DETECTION_RECIPES, DetectionRecipe, SupportOptions
+from stpn_tasks.recipes import (
+    CHECKPOINT_EVERY,
+    DETECTION_RECIPES,
+    DetectionRecipe,
+    SupportOptions,
+)
+from stpn_tasks.termination import EXIT_CODE, Terminated
 
 Split = Literal["train", "val", "test"]
 Precision = Literal["no", "bf16", "fp16"]
@@ -87,12 +93,13 @@ def eval_detection(
         support: other support frames than the recipe's.
     """
     from stpn_tasks.detection.data import open_videos
-    from stpn_tasks.engine import make_accelerator
+    from stpn_tasks.engine import main_process_first, make_accelerator
     from stpn_tasks.evaluate import evaluate_files
     from stpn_tasks.tables import precision_table, print_table
 
     accelerator = make_accelerator(device)
-    videos = open_videos(data, split, image_root=images, num_videos=num_videos)
+    with main_process_first(accelerator):
+        videos = open_videos(data, split, image_root=images, num_videos=num_videos)
     files = [weights] if baseline is None else [baseline, weights]
     evaluations = evaluate_files(
         files,
@@ -220,6 +227,8 @@ def _train_command(default: DetectionRecipe) -> Callable[..., None]:
         output: Path = Path("runs/detection"),
         num_videos: int | None = None,
         num_workers: int = 2,
+        checkpoint_every: int = CHECKPOINT_EVERY,
+        accumulate: int = 1,
         mixed_precision: Precision = "no",
         device: str | None = None,
     ) -> None:
@@ -233,17 +242,26 @@ def _train_command(default: DetectionRecipe) -> Callable[..., None]:
             output: folder for weights, losses and checkpoints; a run stopped there goes on.
             num_videos: how many generated clips.
             num_workers: processes that load clips.
+            checkpoint_every: steps from one checkpoint to the next.
+            accumulate: micro-batches that a process makes of its clips of a step, to save memory.
             mixed_precision: arithmetic of the network.
             device: "cpu" or "cuda"; chosen if not given.
         """
         from stpn_tasks.detection.data import open_videos
         from stpn_tasks.detection.run import train_detector
-        from stpn_tasks.engine import make_accelerator
+        from stpn_tasks.engine import main_process_first, make_accelerator
 
         accelerator = make_accelerator(device, mixed_precision)
-        videos = open_videos(data, split, image_root=images, num_videos=num_videos)
+        with main_process_first(accelerator):
+            videos = open_videos(data, split, image_root=images, num_videos=num_videos)
         weights = train_detector(
-            recipe, videos, output, accelerator=accelerator, num_workers=num_workers
+            recipe,
+            videos,
+            output,
+            accelerator=accelerator,
+            num_workers=num_workers,
+            checkpoint_every=checkpoint_every,
+            accumulate=accumulate,
         )
         if accelerator.is_main_process:
             _print_report(videos)
@@ -293,6 +311,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, OSError, FloatingPointError) as error:
         print(f"stpn: error: {error}", file=sys.stderr)
         raise SystemExit(1) from error
+    except Terminated as error:
+        print(f"stpn: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_CODE) from error
 
 
 if __name__ == "__main__":

@@ -7,12 +7,10 @@ accelerate's; ``accelerate launch`` starts more than one process.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import math
-import os
-import shutil
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar, cast, runtime_checkable
 
@@ -20,15 +18,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object, set_seed
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from stpn_tasks.files import write_text
-from stpn_tasks.recipes import OptimRecipe
+from stpn_tasks.checkpoints import Checkpoints, Progress
+from stpn_tasks.order import StepSampler
+from stpn_tasks.recipes import CHECKPOINT_EVERY, OptimRecipe
+from stpn_tasks.termination import Terminated, TerminationWish, ignore_in_worker
 
 Result = TypeVar("Result")
-# In the folder of a checkpoint: the losses so far, and what the other files must be.
-_PROGRESS = "progress.json"
 
 
 @runtime_checkable
@@ -79,6 +77,21 @@ def make_accelerator(
     return accelerator
 
 
+@contextmanager
+def main_process_first(accelerator: Accelerator) -> Iterator[None]:
+    """Let the other processes of a machine begin when its main one is done, or has failed.
+
+    So what all of them need is rendered or downloaded once.
+    """
+    if not accelerator.is_local_main_process:
+        accelerator.wait_for_everyone()
+    try:
+        yield
+    finally:
+        if accelerator.is_local_main_process:
+            accelerator.wait_for_everyone()
+
+
 def fast_precision(device: torch.device | str) -> Literal["no", "bf16"]:
     """Return "bf16" where a device has instructions for it, otherwise "no".
 
@@ -89,39 +102,6 @@ def fast_precision(device: torch.device | str) -> Literal["no", "bf16"]:
     has = torch.cpu.get_capabilities()
     names = ("avx512_bf16", "amx_bf16", "sve_bf16", "bf16")
     return "bf16" if any(has.get(name, False) for name in names) else "no"
-
-
-class EpochSampler(Sampler[int]):
-    """The order of an epoch: a function of seed and epoch, the same on every process count.
-
-    Args:
-        num_items: size of the data set.
-        epoch_size: items drawn per epoch; more than there are go round again.
-        seed: of the order.
-    """
-
-    def __init__(self, num_items: int, epoch_size: int, seed: int) -> None:
-        self.num_items = num_items
-        self.epoch_size = epoch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        """Return the number of items drawn."""
-        return self.epoch_size
-
-    def __iter__(self) -> Iterator[int]:
-        """Yield indices: whole permutations, one after the other, cut at the epoch's size."""
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + self.epoch)
-        left = self.epoch_size
-        while left > 0:
-            order = torch.randperm(self.num_items, generator=generator).tolist()
-            yield from order[:left]
-            left -= len(order)
 
 
 def parameter_groups(model: nn.Module, optim: OptimRecipe) -> list[dict[str, Any]]:
@@ -166,12 +146,17 @@ def train(
     accelerator: Accelerator,
     seed: int,
     checkpoints: Path | None = None,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+    accumulate: int = 1,
     num_workers: int = 0,
     title: str = "train",
     line: int = 0,
     progress: bool = True,
 ) -> list[dict[str, float]]:
     """Minimise the losses that the model returns for batches of clips.
+
+    The losses must be means over the clips of a batch: then a step is the same, but for what the
+    model draws, however its clips are shared out over processes and micro-batches.
 
     Args:
         model: called with a batch; returns a dataclass of losses with ``total``; trained in
@@ -181,75 +166,94 @@ def train(
         optim: optimiser and schedule.
         accelerator: devices and processes.
         seed: of the order of the items, and of all that the model draws.
-        checkpoints: folder of the checkpoint of the last epoch; if it holds one, training goes
-            on from it, to the same weights as without the break.
+        checkpoints: folder of the last two checkpoints; if it holds one, training goes on from
+            it, to the same weights as without the break. With it, SIGTERM leaves one, too.
+        checkpoint_every: steps from one checkpoint to the next; there is also one at the end of
+            each epoch.
+        accumulate: micro-batches that a process makes of its clips of a step, to save memory.
         num_workers: processes that load items.
         title: what the progress bar says.
         line: of the terminal, where several processes show bars.
         progress: show the bar.
 
     Returns:
-        Mean losses of every epoch, those before the checkpoint included.
+        Mean losses of every epoch, over all processes, those before the checkpoint included.
 
     Raises:
         FloatingPointError: if a loss is not finite; names step and losses.
-        ValueError: if the data set is empty, or the checkpoint is damaged or of another run;
-            names its file.
+        OSError: if a checkpoint cannot be written; names its folder, the reason and the last one.
+        Terminated: if SIGTERM came; a checkpoint was written after the step.
+        ValueError: if the data set is empty, the clips of a step cannot be shared out equally, or
+            no checkpoint is whole or the last one is of another run; names files and values.
     """
     if len(dataset) == 0:
         raise ValueError("there is nothing to train on: the data set has no key frames")
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every must be at least 1, got {checkpoint_every}")
     set_seed(seed, device_specific=True)
-    num_drawn = len(dataset) if optim.epoch_size is None else optim.epoch_size
-    order = EpochSampler(len(dataset), num_drawn, seed)
+    sampler = StepSampler(
+        len(dataset),
+        len(dataset) if optim.epoch_size is None else optim.epoch_size,
+        optim.batch_size,
+        seed,
+        process=accelerator.process_index,
+        num_processes=accelerator.num_processes,
+        accumulate=accumulate,
+    )
     loader = DataLoader(
         cast("Dataset[Any]", dataset),
-        optim.batch_size,
-        sampler=order,
+        batch_sampler=sampler,
         collate_fn=collate,
         num_workers=num_workers,
         pin_memory=accelerator.device.type == "cuda",
-        drop_last=len(order) >= optim.batch_size * accelerator.num_processes,
+        worker_init_fn=ignore_in_worker,
         generator=torch.Generator().manual_seed(seed),  # of its own: draws nothing of the model's
     )
     optimizer = torch.optim.AdamW(parameter_groups(model, optim), lr=optim.lr)
-    module = model
-    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    history = _resume(accelerator, checkpoints, len(dataset))
-    first = len(history)
+    model, optimizer = accelerator.prepare(model, optimizer)
+    saved, done = None, Progress()
+    if checkpoints is not None:
+        run = {**dataclasses.asdict(optim), "seed": seed, "clips": len(dataset)}
+        saved = Checkpoints(checkpoints, {**run, "accumulate": accumulate}, accelerator)
+        done = saved.resume()
+    steps, total = sampler.steps, sampler.steps * optim.epochs
     model.train()
-    steps = len(loader)
     bar = tqdm(
-        total=optim.epochs * steps,
-        initial=first * steps,
+        total=total,
+        initial=done.step,
         desc=title,
         position=line,
         unit="step",
         disable=not (progress and accelerator.is_local_main_process),
     )
-    with bar:
-        for epoch in range(first, optim.epochs):
-            loader.set_epoch(epoch)  # and with it the order; else accelerate counts from zero
+    with bar, TerminationWish(heeded=saved is not None) as wish:
+        while done.step < total:
+            epoch, first = divmod(done.step, steps)
+            sampler.start(epoch, first)
             dataset.set_epoch(epoch)
-            sums: dict[str, float] = {}
-            for index, batch in enumerate(loader):
-                step = epoch * steps + index
-                rate = optim.lr * learning_rate_factor(step, optim, steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate * group["factor"]
-                losses = model(batch)
-                values = _finite(losses, step)
-                accelerator.backward(losses.total)
+            batches = iter(loader)
+            for step in range(done.step, (epoch + 1) * steps):
+                losses = _backward(model, islice(batches, accumulate), accumulate, accelerator)
+                values, ends = _everywhere(losses, wish.came, accelerator)
+                if not all(map(math.isfinite, values.values())):
+                    raise FloatingPointError(f"the loss is not finite at step {step}: {values}")
                 if optim.clip_norm is not None:
-                    accelerator.clip_grad_norm_(module.parameters(), optim.clip_norm)
-                optimizer.step()
-                optimizer.zero_grad()
-                sums = {name: sums.get(name, 0.0) + value for name, value in values.items()}
+                    accelerator.clip_grad_norm_(model.parameters(), optim.clip_norm)
+                _update(optimizer, optim.lr * learning_rate_factor(step, optim, steps))
+                done = done.after(values, steps)
                 bar.update()
                 bar.set_postfix(loss=f"{sum(values.values()):.3f}", refresh=False)
-            history.append({name: total / steps for name, total in sums.items()})
-            _checkpoint(accelerator, checkpoints, history, len(dataset))
+                due = ends or done.step % steps == 0 or done.step % checkpoint_every == 0
+                if saved is not None and due:
+                    saved.save(done)
+                if ends and done.step < total:
+                    raise Terminated(
+                        f"ended by SIGTERM after step {done.step} of {total}: the same command "
+                        f"goes on from the checkpoint in {checkpoints}"
+                    )
+            del batches  # and with it the processes that load items
     accelerator.free_memory()
-    return history
+    return done.losses
 
 
 def evaluate(
@@ -292,75 +296,39 @@ def evaluate(
     return dict(sorted(results, key=lambda pair: pair[0]))
 
 
-def _finite(losses: Losses, step: int) -> dict[str, float]:
-    names = [item.name for item in dataclasses.fields(losses)]  # type: ignore[arg-type]
-    scalars = torch.stack([getattr(losses, name).detach() for name in names])
-    values = dict(zip(names, scalars.tolist(), strict=True))  # one synchronisation
-    if not all(map(math.isfinite, values.values())):
-        raise FloatingPointError(f"the loss is not finite at step {step}: {values}")
-    return values
+def _backward(
+    model: nn.Module, batches: Iterator[Any], accumulate: int, accelerator: Accelerator
+) -> dict[str, Tensor]:
+    """Add up the gradients of the micro-batches of a step; return its losses in this process.
+
+    Processes exchange gradients with the last micro-batch.
+    """
+    sums: dict[str, Tensor] = {}
+    for number, batch in enumerate(batches, start=1):
+        with nullcontext() if number == accumulate else accelerator.no_sync(model):
+            losses: Losses = model(batch.to(accelerator.device))
+            accelerator.backward(losses.total / accumulate)
+        for item in dataclasses.fields(losses):  # type: ignore[arg-type]
+            value = getattr(losses, item.name).detach() / accumulate
+            sums[item.name] = sums[item.name] + value if item.name in sums else value
+    return sums
 
 
-def _checkpoint(
-    accelerator: Accelerator, folder: Path | None, history: list[dict[str, float]], num_items: int
-) -> None:
-    """Write the state after an epoch, then remove older ones, so that one is always whole."""
-    if folder is None:
-        return
-    final = folder / f"epoch-{len(history)}"
-    partial = final.with_suffix(".partial")
-    if accelerator.is_main_process:
-        shutil.rmtree(partial, ignore_errors=True)  # what a killed run left
-    accelerator.wait_for_everyone()
-    accelerator.save_state(str(partial))
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        digests = {path.name: _digest(path) for path in sorted(partial.iterdir())}
-        progress = {"num_items": num_items, "losses": history, "sha256": digests}
-        write_text(partial / _PROGRESS, json.dumps(progress, indent=2) + "\n")
-        os.replace(partial, final)
-        for older in folder.glob("epoch-*"):
-            if older != final:
-                shutil.rmtree(older)
-    accelerator.wait_for_everyone()
+def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+    optimizer.step()
+    optimizer.zero_grad()
 
 
-def _resume(
-    accelerator: Accelerator, folder: Path | None, num_items: int
-) -> list[dict[str, float]]:
-    """Load the last whole checkpoint, if there is one; return the losses of its epochs."""
-    whole = [] if folder is None else list(folder.glob("epoch-*[0-9]"))
-    if not whole:
-        return []
-    latest = max(whole, key=lambda path: int(path.name.removeprefix("epoch-")))
-    progress = _verified_progress(latest)
-    if progress["num_items"] != num_items:
-        raise ValueError(
-            f"{latest} is of a run on {progress['num_items']} clips, this data set has "
-            f"{num_items}: choose another folder"
-        )
-    try:
-        accelerator.load_state(str(latest))
-    except RuntimeError as error:  # how torch reports keys and shapes
-        raise ValueError(f"{latest} is of another model: {error}") from error
-    return cast("list[dict[str, float]]", progress["losses"])
+def _everywhere(
+    losses: dict[str, Tensor], ends: bool, accelerator: Accelerator
+) -> tuple[dict[str, float], bool]:
+    """Return the mean losses over all processes, and whether one of them shall end.
 
-
-def _verified_progress(checkpoint: Path) -> dict[str, Any]:
-    """Read how far a checkpoint is, after a check that its files are as they were written."""
-    path = checkpoint / _PROGRESS
-    advice = f"remove {checkpoint} to train from the beginning"
-    try:
-        progress: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        digests = progress["sha256"]
-    except (OSError, ValueError, KeyError) as error:
-        raise ValueError(f"{path} cannot be read ({error}); {advice}") from error
-    for name, digest in digests.items():
-        if not (checkpoint / name).is_file() or _digest(checkpoint / name) != digest:
-            raise ValueError(f"{checkpoint / name} is missing or damaged; {advice}")
-    return progress
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    So all processes go on, end or fail together, for one exchange and one synchronisation.
+    """
+    values = torch.stack(list(losses.values()))
+    mine = torch.cat((values, values.new_tensor([float(ends)])))
+    *means, anyone = accelerator.reduce(mine, "mean").tolist()
+    return dict(zip(losses, means, strict=True)), anyone > 0

@@ -15,6 +15,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+# Steps of a training from one checkpoint to the next; no part of a recipe, it changes no number.
+CHECKPOINT_EVERY = 500
+
 
 @dataclass(frozen=True)
 class BackboneRecipe:
@@ -132,13 +135,14 @@ class OptimRecipe:
     """AdamW and its schedule.
 
     Attributes:
-        lr: learning rate at batch size ``batch_size`` times the number of processes.
+        lr: learning rate.
         backbone_factor: of the learning rate, for the backbone.
         predictor_factor: of the learning rate, for the prompt predictor.
         weight_decay: of all weights but norms and relative-position tables.
-        batch_size: clips per process and step.
+        batch_size: clips of a step, over all processes, which share them out equally.
         epochs: passes over the training clips.
-        epoch_size: clips drawn per epoch; each once if not given.
+        epoch_size: clips drawn per epoch; each once if not given. What does not fill a step is
+            left out.
         warmup_steps: steps of linear warm-up, from a third of the rate.
         schedule: "step" divides the rate by ten after ``decay_epoch``, "cosine" lets it fall to 0.
         decay_epoch: see ``schedule``.
@@ -152,7 +156,7 @@ class OptimRecipe:
     backbone_factor: float = 1.0
     predictor_factor: float = 1.0
     weight_decay: float = 0.05
-    batch_size: int = 1
+    batch_size: int = 8
     epochs: int = 9
     epoch_size: int | None = None
     warmup_steps: int = 500

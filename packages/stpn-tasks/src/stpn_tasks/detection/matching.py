@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
@@ -46,6 +48,22 @@ def sample_assignment(
     positives = _draw((assigned >= 0).nonzero()[:, 0], int(num_samples * positive_fraction))
     background = (assigned == BACKGROUND).nonzero()[:, 0]
     return positives, _draw(background, num_samples - len(positives))
+
+
+def image_weights(
+    num_samples: Sequence[int], num_boxes: Sequence[int], device: torch.device
+) -> Float[Tensor, " n"]:
+    """Return the weights that turn a sum over the boxes of a batch into the mean of its images.
+
+    So a loss does not depend on which images share a batch, a micro-batch or a process.
+
+    Args:
+        num_samples: by which the sum of each image is divided.
+        num_boxes: of each image, whose losses follow each other.
+        device: of the losses.
+    """
+    weights = torch.tensor([1 / (number * len(num_samples)) for number in num_samples])
+    return weights.repeat_interleave(torch.tensor(num_boxes)).to(device)
 
 
 def _draw(indices: Tensor, count: int) -> Tensor:

@@ -15,7 +15,7 @@ from torchvision.ops import batched_nms, box_iou
 from stpn_data.batch import BoxTargets
 from stpn_tasks.detection.boxes import clip_boxes, decode_boxes, encode_boxes
 from stpn_tasks.detection.detections import Detections
-from stpn_tasks.detection.matching import assign_objects, sample_assignment
+from stpn_tasks.detection.matching import assign_objects, image_weights, sample_assignment
 from stpn_tasks.detection.roi_align import align_regions
 
 
@@ -117,20 +117,25 @@ class RoIHead(nn.Module):
         proposals: Sequence[Float[Tensor, "_ 4"]],
         targets: Sequence[BoxTargets],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-        """Return the classification and the box loss, both divided by the sampled regions."""
+        """Return the classification and the box loss.
+
+        Both are means over the images of the sums over their sampled regions, divided by the
+        number of these.
+        """
         regions = [self.sample(p, t) for p, t in zip(proposals, targets, strict=True)]
         logits, deltas = self(features, [r.boxes_xyxy for r in regions])
         labels = torch.cat([r.labels for r in regions])
         positive = (labels < self.num_classes).nonzero()[:, 0]
-        num_samples = max(len(labels), 1)
+        counts = [len(r.labels) for r in regions]
+        weight = image_weights([max(count, 1) for count in counts], counts, labels.device)
         box = F.smooth_l1_loss(
             deltas[positive, labels[positive]],
             torch.cat([r.deltas for r in regions]),
-            reduction="sum",
+            reduction="none",
             beta=self.smooth_l1_beta,
         )
-        classification = F.cross_entropy(logits, labels, reduction="sum")
-        return classification / num_samples, box / num_samples
+        classification = F.cross_entropy(logits, labels, reduction="none")
+        return (classification * weight).sum(), (box * weight[positive, None]).sum()
 
     def sample(self, proposals: Float[Tensor, "n 4"], target: BoxTargets) -> RegionTargets:
         """Draw the regions of one image that enter the loss.

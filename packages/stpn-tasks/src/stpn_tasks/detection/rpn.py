@@ -15,7 +15,12 @@ from torchvision.ops import batched_nms, box_iou
 from stpn_data.batch import BoxTargets
 from stpn_tasks.detection.anchors import anchors_inside, grid_anchors
 from stpn_tasks.detection.boxes import clip_boxes, decode_boxes, encode_boxes, has_area
-from stpn_tasks.detection.matching import IGNORED, assign_objects, sample_assignment
+from stpn_tasks.detection.matching import (
+    IGNORED,
+    assign_objects,
+    image_weights,
+    sample_assignment,
+)
 
 
 @dataclass(frozen=True)
@@ -144,11 +149,11 @@ class RegionProposalNetwork(nn.Module):
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
         """Return the objectness and the box loss.
 
-        Both are sums over the sampled anchors of the batch, divided by their number (an image
-        without positives counts one, as in the released code).
+        Both are means over the images of the sums over their sampled anchors, divided by the
+        number of these (an image without positives counts one, as in the released code).
         """
         anchors = predictions.anchors
-        positives, negatives, deltas, num_samples = [], [], [], 0
+        positives, negatives, deltas, num_samples = [], [], [], []
         for image, (target, pad_size) in enumerate(zip(targets, pad_sizes, strict=True)):
             assigned = self.assign(predictions, target.boxes_xyxy, pad_size)
             positive, negative = sample_assignment(
@@ -157,19 +162,28 @@ class RegionProposalNetwork(nn.Module):
             deltas.append(encode_boxes(anchors[positive], target.boxes_xyxy[assigned[positive]]))
             positives.append(positive + image * len(anchors))
             negatives.append(negative + image * len(anchors))
-            num_samples += max(len(positive), 1) + max(len(negative), 1)
+            num_samples.append(max(len(positive), 1) + max(len(negative), 1))
         positive, negative = torch.cat(positives), torch.cat(negatives)
+        positive_weight, negative_weight = (
+            image_weights(num_samples, [len(anchor) for anchor in sampled], anchors.device)
+            for sampled in (positives, negatives)
+        )
         logits = predictions.logits.flatten()[torch.cat((positive, negative))]
         is_object = torch.zeros_like(logits)
         is_object[: len(positive)] = 1
-        objectness = F.binary_cross_entropy_with_logits(logits, is_object, reduction="sum")
+        objectness = F.binary_cross_entropy_with_logits(
+            logits,
+            is_object,
+            weight=torch.cat((positive_weight, negative_weight)),
+            reduction="sum",
+        )
         box = F.smooth_l1_loss(
             predictions.deltas.flatten(0, 1)[positive],
             torch.cat(deltas),
-            reduction="sum",
+            reduction="none",
             beta=self.smooth_l1_beta,
         )
-        return objectness / num_samples, box / num_samples
+        return objectness, (box * positive_weight[:, None]).sum()
 
     def assign(
         self,

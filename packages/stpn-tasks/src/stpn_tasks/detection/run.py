@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from stpn_core import PromptPredictor
 from stpn_data.videos import VideoDataset
+from stpn_tasks.checkpoints import check_writable
 from stpn_tasks.detection.build import build_detector, build_preparation, build_test_sampler
 from stpn_tasks.detection.checkpoint import SavedDetector, initialise, save_detector
 from stpn_tasks.detection.data import build_clips, build_collate
@@ -18,7 +19,7 @@ from stpn_tasks.detection.evaluation import DetectionEvaluation, evaluate_detect
 from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.engine import train
 from stpn_tasks.files import write_text
-from stpn_tasks.recipes import DetectionRecipe, SupportOptions, to_json
+from stpn_tasks.recipes import CHECKPOINT_EVERY, DetectionRecipe, SupportOptions, to_json
 from stpn_tasks.tables import environment, write_json
 
 
@@ -29,10 +30,12 @@ def train_detector(
     *,
     accelerator: Accelerator,
     num_workers: int = 0,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+    accumulate: int = 1,
 ) -> Path:
     """Train the detector of a recipe and return the path of its weights.
 
-    Begins where an earlier run in the same folder stopped, after its last whole epoch.
+    Begins where an earlier run in the same folder stopped, at its last whole checkpoint.
 
     Args:
         recipe: what to train and how.
@@ -41,10 +44,14 @@ def train_detector(
             checkpoints.
         accelerator: devices and processes.
         num_workers: processes that load clips.
+        checkpoint_every: steps from one checkpoint to the next.
+        accumulate: micro-batches that a process makes of its clips of a step, to save memory.
 
     Raises:
+        OSError: if a checkpoint cannot be written; names its folder, the reason and the last one.
         ValueError: if the folder holds a run of another recipe or on other data.
     """
+    check_writable(output, accelerator)
     _claim(output, recipe, accelerator)
     start = time.perf_counter()
     detector = build_detector(recipe, len(videos.classes))
@@ -61,6 +68,8 @@ def train_detector(
         accelerator=accelerator,
         seed=recipe.seed,
         checkpoints=output / "checkpoints",
+        checkpoint_every=checkpoint_every,
+        accumulate=accumulate,
         num_workers=num_workers,
     )
     weights = output / "model.safetensors"
