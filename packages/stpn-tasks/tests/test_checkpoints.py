@@ -153,6 +153,14 @@ def test_a_damaged_last_checkpoint_is_named_and_the_one_before_used(
     assert names(tmp_path) == ["step-12", "step-9"]
 
 
+def test_a_number_of_the_progress_cannot_change_unnoticed(tiny, tmp_path, unbroken, capsys):
+    killed_fit(tiny, tmp_path, 7, checkpoint_every=3)
+    path = tmp_path / "step-6" / "progress.json"
+    path.write_text(path.read_text().replace('"step": 6', '"step": 5'))
+    go_on(tiny, tmp_path, unbroken)
+    assert f"{path} is missing or damaged: using" in capsys.readouterr().out
+
+
 def test_a_whole_checkpoint_outlives_the_damaged_one_after_it(tiny, tmp_path, unbroken):
     killed_fit(tiny, tmp_path, 7, checkpoint_every=3)
     damage(tmp_path / "step-6" / "optimizer.bin", "cut")
