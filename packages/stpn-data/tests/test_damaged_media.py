@@ -98,3 +98,16 @@ def test_a_video_that_changes_its_size_is_refused_after_the_good_frames(tmp_path
         for count, _ in enumerate(VideoReader(path), 1):  # noqa: B007
             pass
     assert count == 8
+
+
+def test_a_title_that_is_not_utf8_is_no_reason_to_refuse_a_video(tmp_path):
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w") as container:
+        container.metadata["title"] = "titel"
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "yuv420p"
+        for frame in frames((48, 64)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode(None))
+    path.write_bytes(path.read_bytes().replace(b"titel", b"tit\xe9l"))
+    assert check_video(path) == 8

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
@@ -20,6 +20,11 @@ from stpn_data.images import read_image
 from stpn_data.videos import DataError
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+
+# Titles that are not UTF-8 are no reason to refuse a video; PyAV 19 replaces them by itself.
+_LENIENT: dict[str, Any] = (
+    {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
+)
 
 
 class VideoReader:
@@ -214,7 +219,8 @@ def _natural_order(file: Path) -> tuple[list[tuple[int, int, str]], str]:
 
 def _open(path: Path) -> InputContainer:
     try:
-        return av.open(str(path), metadata_errors="replace")
+        container: InputContainer = av.open(str(path), **_LENIENT)
+        return container
     except (av.FFmpegError, OSError) as error:
         size = path.stat().st_size
         reason = f"not a video, or a damaged one ({error.strerror})" if size else "is empty"
