@@ -9,6 +9,7 @@ from stpn_kernels.timing import (
     BenchmarkOptions,
     median_seconds,
     parse_benchmark_options,
+    peak_bytes,
     write_record,
 )
 
@@ -25,6 +26,8 @@ def test_runs_take_turns_after_a_first_turn_that_is_not_timed():
     times = median_seconds(runs, options(), at_least=3, budget=0.0)
     assert "".join(called) == "ab" * 4
     assert times.keys() == runs.keys()
+    median_seconds(runs, options(), at_least=1, budget=0.0, warm_up=False)
+    assert "".join(called) == "ab" * 5
 
 
 def test_the_median_leaves_out_an_outlier(monkeypatch):
@@ -37,6 +40,19 @@ def test_the_median_leaves_out_an_outlier(monkeypatch):
 def test_work_takes_longer_than_nothing(threads):
     clock = options(threads=threads).seconds
     assert clock(lambda: sum(range(10**6))) > clock(int) >= 0
+
+
+def test_the_peak_counts_what_is_held_at_one_time():
+    held = torch.zeros(1000, 1000)
+
+    def three_of_which_two_at_a_time():
+        first = held + 1
+        second = first + 1
+        del first
+        return second + 1
+
+    assert peak_bytes(three_of_which_two_at_a_time, torch.device("cpu")) == pytest.approx(8e6, 1e-3)
+    assert peak_bytes(lambda: None, torch.device("cpu")) == 0
 
 
 def test_a_record_says_how_the_rows_came_about(tmp_path, monkeypatch):

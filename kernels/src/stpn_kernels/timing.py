@@ -11,9 +11,10 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -69,14 +70,40 @@ def parse_benchmark_options(description: str) -> BenchmarkOptions:
     return options
 
 
+def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
+    """Return the most bytes that tensors of one call hold at a time, beyond those held before.
+
+    On the CPU the profiler's record of allocations is added up: what tensors take, not what the
+    process happens to keep of it; the call may not free what was there before, which it does not
+    know. On a GPU the allocator counts.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profiler:
+        run()
+    results = profiler.profiler.kineto_results
+    changes = [event for event in results.events() if event.name() == "[memory]"]
+    changes.sort(key=lambda event: event.start_ns())
+    held: Iterator[int] = accumulate((event.nbytes() for event in changes), initial=0)
+    return max(held)
+
+
 def median_seconds(
     runs: Mapping[str, Callable[[], object]],
     options: BenchmarkOptions,
     *,
     at_least: int,
     budget: float,
+    warm_up: bool = True,
 ) -> dict[str, float]:
-    """Return the median seconds of each run, one after the other in turns, after a first turn.
+    """Return the median seconds of each run, one after the other in turns.
 
     Turns let load on the machine meet all runs alike, so ratios hold where seconds do not.
 
@@ -85,9 +112,10 @@ def median_seconds(
         options: tells how to time a call.
         at_least: turns to take.
         budget: go on taking turns until this many seconds have passed.
+        warm_up: take a first turn that is not timed; False if each has run before.
     """
     times: dict[str, list[float]] = {name: [] for name in runs}
-    for run in runs.values():
+    for run in runs.values() if warm_up else ():
         run()
     start = time.perf_counter()
     turns = 0

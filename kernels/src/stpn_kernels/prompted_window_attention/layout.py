@@ -28,6 +28,8 @@ class WindowChunk:
     Attention runs on n * h matrices, windows before heads. The *place* of row j of window i in the
     first head of these is ``i * h * N + j``; that of the next head lies N further on.
 
+    Indices are int32 where torch takes them: rows are copied in half the time.
+
     Attributes:
         count: number of windows n.
         rows: (n, 1, N) row of the sequence at each window position; 0 where the map is padded.
@@ -148,9 +150,9 @@ def _chunk(
     tokens[:, :num_prompts] = False
     return WindowChunk(
         count=n,
-        rows=rows.clamp(min=0)[:, None].to(device),
+        rows=rows.clamp(min=0)[:, None].to(device, torch.int32),
         token_rows=rows[tokens].to(device),
-        token_places=places[tokens].to(device),
-        padded_places=places[rows < 0].to(device),
+        token_places=places[tokens].to(device, torch.int32),
+        padded_places=places[rows < 0].to(device, torch.int32),
         edge=edge,
     )

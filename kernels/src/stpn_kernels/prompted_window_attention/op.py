@@ -205,10 +205,13 @@ class _Index:
     @classmethod
     def of(cls, qkv: Tensor, num_rows: int) -> Self:
         """Work it out for ``qkv`` and windows of N = ``num_rows`` rows."""
-        B, X, _, h, _ = qkv.shape
-        parts = torch.arange(3 * h, device=qkv.device).view(3, 1, 1, h, 1)
-        images = torch.arange(0, B * X * h, X * h, device=qkv.device).view(B, 1, 1, 1)
-        heads = torch.arange(0, h * num_rows, num_rows, device=qkv.device)
+        B, X, _, h, d = qkv.shape
+        device, dtype = qkv.device, torch.int32
+        if qkv.numel() // d > torch.iinfo(dtype).max:
+            dtype = torch.int64
+        parts = torch.arange(3 * h, device=device, dtype=dtype).view(3, 1, 1, h, 1)
+        images = torch.arange(B, device=device, dtype=dtype).view(B, 1, 1, 1) * (X * h)
+        heads = torch.arange(h, device=device, dtype=dtype) * num_rows
         return cls(parts + 3 * images, parts[0, 0] + images, heads)
 
     def places(self, first: Tensor) -> Tensor:
@@ -239,7 +242,7 @@ def _window_rows(qkv: Tensor, qkv_bias: Tensor, chunk: WindowChunk, index: _Inde
     rows = qkv.reshape(-1, d).index_select(0, source.flatten()).to(dtype)
     if chunk.padded_places.numel() > 0:
         bias = qkv_bias.to(dtype)[:, None, None].expand(-1, B, len(chunk.padded_places), -1, -1)
-        places = index.places(chunk.padded_places)
+        places = index.places(chunk.padded_places).long()
         rows.view(3, B, -1, d).index_copy_(2, places, bias.flatten(2, 3))
     return rows.view(3, B * chunk.count * h, -1, d)
 
@@ -256,7 +259,9 @@ def _head_grads(
     rows = torch.unflatten(grad_out, 2, (h, -1)).reshape(B * grad_out.shape[1] * h, -1)
     rows = rows.index_select(0, source.flatten()).to(compute_dtype(grad_out.dtype))
     if chunk.padded_places.numel() > 0:
-        rows.view(B, -1, rows.shape[1]).index_fill_(1, index.places(chunk.padded_places), 0.0)
+        rows.view(B, -1, rows.shape[1]).index_fill_(
+            1, index.places(chunk.padded_places).long(), 0.0
+        )
     rows = rows.view(B * chunk.count * h, -1, rows.shape[1])
     rows[:, :num_prompts].mul_(prompt_share)
     return rows
@@ -265,10 +270,10 @@ def _head_grads(
 def _token_rows(rows: Tensor, chunk: WindowChunk, index: _Index) -> Tensor:
     """Collect the tokens of (3, B * n * h, N, d) rows by head: (B, tokens, 3 * h * d)."""
     B = index.grads.shape[0]
-    part, d = rows[0].numel() // rows.shape[-1], rows.shape[-1]
-    images = torch.arange(0, part, part // B, device=rows.device).view(B, 1, 1, 1)
-    parts = torch.arange(0, 3 * part, part, device=rows.device).view(3, 1)
-    places = images + chunk.token_places.view(-1, 1, 1) + (parts + index.heads)
+    part, d = rows[0].numel() // rows.shape[-1] // B, rows.shape[-1]
+    first = torch.arange(3 * B, device=rows.device, dtype=index.heads.dtype).view(3, B, 1) * part
+    heads = (first + index.heads).transpose(0, 1)[:, None]  # (B, 1, 3, h)
+    places = heads + chunk.token_places.view(-1, 1, 1)  # (B, tokens, 3, h)
     return rows.view(-1, d).index_select(0, places.flatten()).view(B, -1, 3 * len(index.heads) * d)
 
 
