@@ -232,7 +232,7 @@ def test_weights_of_masked_pairs_are_no_denormal_numbers():
     chunk = window_layout(5, 7, 3, 1, 2, 2, 8, q.device).chunks[-1]
     mask = torch.zeros(6, 11, 11)
     mask[:, ::2, 1::2] = -100.0
-    weights = _weights(q, k, {chunk.edge: mask}, chunk)
+    weights = _weights(q, k, [mask] * 4, chunk)
     assert chunk.edge > 0
     assert torch.equal(weights == 0, mask < 0)
 

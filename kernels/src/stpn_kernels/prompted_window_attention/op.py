@@ -8,7 +8,7 @@ recomputes the attention weights, so that only the inputs are saved.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -203,7 +203,7 @@ class _Index:
     heads: Tensor
 
     @classmethod
-    def of(cls, qkv: Tensor, num_rows: int) -> Self:
+    def of(cls, qkv: Tensor, num_rows: int) -> "_Index":
         """Work it out for ``qkv`` and windows of N = ``num_rows`` rows."""
         B, X, _, h, d = qkv.shape
         device, dtype = qkv.device, torch.int32

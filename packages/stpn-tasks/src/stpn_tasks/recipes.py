@@ -368,7 +368,7 @@ def from_json(text: str, source: str) -> DetectionRecipe:
     """
     try:
         values = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{source} is not JSON: {error}") from error
     try:
         return typing.cast(DetectionRecipe, _typed(values, DetectionRecipe, "recipe"))
@@ -387,7 +387,7 @@ def _typed(value: Any, kind: Any, name: str) -> Any:
         return tuple(_typed(item, options[0], name) for item in value)
     if kind is Path and isinstance(value, str):
         return Path(value)
-    if kind is float and type(value) is int:
+    if kind is float and type(value) is int and abs(value) < 2**63:
         return float(value)
     if value in options if origin is Literal else type(value) is kind:
         return value

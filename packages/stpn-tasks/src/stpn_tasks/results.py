@@ -223,9 +223,9 @@ def load_results(path: Path) -> Results:
         return Results(values["title"], values["about"], models)
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from error
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not json: {error}") from error
     except KeyError as error:
         raise ValueError(f"{path} is not a file of results: it lacks {error}") from error
-    except (AttributeError, TypeError) as error:
+    except (AttributeError, OverflowError, TypeError) as error:
         raise ValueError(f"{path} is not a file of results: {error}") from error

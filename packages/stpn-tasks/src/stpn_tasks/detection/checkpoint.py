@@ -67,13 +67,23 @@ def load_detector(path: Path) -> SavedDetector:
     if not {"recipe", "classes"} <= metadata.keys():
         raise ValueError(f"{path} is not a detector: it has no recipe and classes in its metadata")
     recipe = from_json(metadata["recipe"], f"the recipe in {path}")
+    classes = _classes(metadata["classes"], path)
     try:
-        classes = tuple(json.loads(metadata["classes"]))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"the classes in {path} are not JSON: {error}") from error
-    detector = build_detector(recipe, len(classes), load_weights=False)
+        detector = build_detector(recipe, len(classes), load_weights=False)
+    except (ValueError, TypeError, IndexError, RuntimeError) as error:
+        raise ValueError(f"no detector can be built by the recipe in {path}: {error}") from error
     _fit(detector, tensors, path)
     return SavedDetector(detector.eval(), recipe, classes)
+
+
+def _classes(text: str, path: Path) -> tuple[str, ...]:
+    try:
+        classes = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the classes in {path} are not JSON: {error}") from error
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"the classes in {path} are no list of names")
+    return tuple(classes)
 
 
 def initialise(detector: VideoDetector, path: Path) -> list[str]:
