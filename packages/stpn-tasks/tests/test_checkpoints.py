@@ -1,10 +1,12 @@
 import errno
 import json
 import os
+import random
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
@@ -74,6 +76,19 @@ def test_a_run_killed_at_any_step_goes_on_to_the_weights_of_one_that_was_not(
     seen = go_on(tiny, tmp_path, unbroken, checkpoint_every=checkpoint_every)
     kept = max(s for s in range(steps + 1) if s % 4 == 0 or s % checkpoint_every == 0)
     assert len(seen) == (12 - kept) * 4  # what was learned from is not read again
+
+
+def test_all_generators_draw_again_what_they_drew_after_a_checkpoint(tmp_path):
+    def draw():
+        return random.random(), np.random.rand(), torch.rand(1).item()
+
+    checkpoints = Checkpoints(tmp_path, {}, make_accelerator("cpu"))
+    checkpoints.save(Progress(1))
+    drawn = []
+    for _ in range(2):
+        checkpoints.resume()
+        drawn.append(draw())
+    assert drawn[0] == drawn[1]
 
 
 @settings(max_examples=10, deadline=None)
