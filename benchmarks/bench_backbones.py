@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any, cast
 
@@ -95,7 +95,10 @@ def cases(quick: bool) -> list[Case]:
         if batch == 1 or not compiled
     ]
     cases.sort(key=_expected_seconds)
-    return cases[:2] if quick else cases
+    if quick:
+        cheapest = cases[0]
+        return [cheapest, replace(cheapest, training=True)]
+    return cases
 
 
 def _expected_seconds(case: Case) -> float:
