@@ -3,10 +3,10 @@
     python kernels/benchmarks/bench_operators.py [--quick] [--threads N] [--device cuda]
         [--output FOLDER]
 
-Prints the median milliseconds of the operator and, for each peer, how many times as long it takes.
-Peers alternate with the operator in one process, so that load on the machine meets all of them.
-One CPU thread is timed by its processor time, anything else by the wall clock. Compare ratios;
-milliseconds belong to one machine.
+Prints the median milliseconds of the operator, and them as a part of each peer's: below 1 ours is
+faster. Peers alternate with the operator in one process, so that load on the machine meets all of
+them. One CPU thread is timed by its processor time, anything else by the wall clock. Compare
+ratios; milliseconds belong to one machine.
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def make_runs(
 def main() -> None:
     options = parse_benchmark_options(__doc__.splitlines()[0])
     print(describe_machine(options))
-    print(f"window {WINDOW}, {PROMPTS} prompts; how many times as long as ours each peer takes")
+    print(f"window {WINDOW}, {PROMPTS} prompts; ours as a part of each peer's time")
     print(f"{'shape':26s} {'shift':>5s} {'pass':10s} {'ours ms':>8s}", *PEERS, sep="  ")
     rows: list[dict[str, Any]] = []
     for shape in SHAPES:
@@ -163,15 +163,15 @@ def main() -> None:
                     runs = make_runs(shape, shift, training, options.device)
                     budget = 1.0 if options.quick else 3.0
                     times = median_seconds(runs, options, at_least=5, budget=budget)
-                ratios = {name: times[name] / times["ours"] for name in PEERS}
+                ratios = {name: times["ours"] / times[name] for name in PEERS}
                 kind = "fwd + bwd" if training else "forward"
                 cells = [f"{ratio:{len(name)}.2f}" for name, ratio in ratios.items()]
                 head = f"{shape.name:26s} {shift:5d}"
                 print(head, f"{kind:10s} {times['ours'] * 1e3:8.2f}", *cells, sep="  ", flush=True)
                 row = {"shape": asdict(shape), "shift": shift, "pass": kind, "seconds": times}
-                rows.append({**row, "times_ours": ratios})
+                rows.append({**row, "time_ratio": ratios})
     for name in PEERS:
-        mean = statistics.geometric_mean(row["times_ours"][name] for row in rows)
+        mean = statistics.geometric_mean(row["time_ratio"][name] for row in rows)
         print(f"geometric mean, {name}: {mean:.2f}")
     write_record(options, rows)
 
