@@ -55,8 +55,9 @@ def prompted_window_attention_op(
         out = qkv.new_empty(B, X, h * d)
         prompts = qkv.new_zeros(B, h, num_prompts, d, dtype=dtype)
         index = _Index.of(qkv, num_prompts + window_size**2)
+        rows = qkv.reshape(-1, d)
         for chunk in layout.chunks:
-            q, k, v = _window_rows(qkv, qkv_bias, chunk, index)
+            q, k, v = _window_rows(rows, qkv_bias, chunk, index)
             heads = torch.bmm(_weights(q, k, bias, chunk), v)  # (B * n * h, N, d)
             if need_prompts:
                 prompts += heads.view(B, chunk.count, h, -1, d)[:, :, :, :num_prompts].sum(1)
@@ -96,10 +97,11 @@ def prompted_window_attention_backward_op(
         d_scores = qkv.new_zeros(h, N, N, dtype=dtype)
         scale = d**-0.5
         prompt_share = 1.0 / layout.num_windows if need_prompts else 0.0
+        rows, grad_rows = qkv.reshape(-1, d), grad_out.reshape(-1, d)
         for chunk in layout.chunks:
-            q, k, v = _window_rows(qkv, qkv_bias, chunk, index)
+            q, k, v = _window_rows(rows, qkv_bias, chunk, index)
             p = _weights(q, k, bias, chunk)
-            d_heads = _head_grads(grad_out, chunk, index, num_prompts, prompt_share)
+            d_heads = _head_grads(grad_rows, chunk, index, num_prompts, prompt_share)
             # One fused pass for p * (dp - rowsum(p * dp)).
             ds = torch.ops.aten._softmax_backward_data(torch.bmm(d_heads, v.mT), p, -1, p.dtype)
             d_scores += ds.view(-1, h, N, N).sum(0)
@@ -235,11 +237,19 @@ def _score_bias(
 
 
 def _window_rows(qkv: Tensor, qkv_bias: Tensor, chunk: WindowChunk, index: _Index) -> Tensor:
-    """Copy the rows of each window, head by head: (3, B * n * h, N, d) for query, key, value."""
+    """Copy the rows of each window, head by head: (3, B * n * h, N, d) for query, key, value.
+
+    Args:
+        qkv: (B * X * 3 * h, d), each part and head of the sequence in a row of its own.
+        qkv_bias: (3, h, d).
+        chunk: the windows.
+        index: of the sequence.
+    """
     dtype = compute_dtype(qkv.dtype)
-    B, _, _, h, d = qkv.shape
+    _, B, _, h, _ = index.qkv.shape
+    d = qkv.shape[1]
     source = torch.add(index.qkv, chunk.rows, alpha=3 * h)  # (3, B, n, h, N)
-    rows = qkv.reshape(-1, d).index_select(0, source.flatten()).to(dtype)
+    rows = qkv.index_select(0, source.flatten()).to(dtype)
     if chunk.padded_places.numel() > 0:
         bias = qkv_bias.to(dtype)[:, None, None].expand(-1, B, len(chunk.padded_places), -1, -1)
         places = index.places(chunk.padded_places).long()
@@ -252,17 +262,17 @@ def _head_grads(
 ) -> Tensor:
     """Copy the output gradient of each window, head by head: (B * n * h, N, d).
 
-    Each window has a share of the gradient of the prompts; padded rows have none.
+    Each window has a share of the gradient of the prompts; padded rows have none. ``grad_out`` is
+    (B * X * h, d), each head of the output in a row of its own.
     """
-    B, h = len(grad_out), len(index.heads)
+    B, _, h, _ = index.grads.shape
+    d = grad_out.shape[1]
     source = torch.add(index.grads, chunk.rows, alpha=h)  # (B, n, h, N)
-    rows = torch.unflatten(grad_out, 2, (h, -1)).reshape(B * grad_out.shape[1] * h, -1)
-    rows = rows.index_select(0, source.flatten()).to(compute_dtype(grad_out.dtype))
+    rows = grad_out.index_select(0, source.flatten()).to(compute_dtype(grad_out.dtype))
     if chunk.padded_places.numel() > 0:
-        rows.view(B, -1, rows.shape[1]).index_fill_(
-            1, index.places(chunk.padded_places).long(), 0.0
-        )
-    rows = rows.view(B * chunk.count * h, -1, rows.shape[1])
+        places = index.places(chunk.padded_places).long()
+        rows.view(B, -1, d).index_fill_(1, places, 0.0)
+    rows = rows.view(B * chunk.count * h, -1, d)
     rows[:, :num_prompts].mul_(prompt_share)
     return rows
 
