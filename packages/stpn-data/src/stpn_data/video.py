@@ -82,12 +82,7 @@ class VideoReader:
         size: tuple[int, ...] | None = None
         for file in self._files:
             image = read_image(file)
-            size = size or image.shape
-            if image.shape != size:
-                raise DataError(
-                    f"{file}: the image is {image.shape[1]}x{image.shape[0]}, "
-                    f"the first one of the folder {size[1]}x{size[0]}"
-                )
+            size = _same_size(image, size, f"{file}: the image", "the first one of the folder")
             yield image
 
     def _file_frames(self) -> Iterator[NDArray[np.uint8]]:
@@ -103,12 +98,7 @@ class VideoReader:
                         f"truncated ({frame})"
                     ) from frame
                 pixels = _upright(frame)
-                size = size or pixels.shape
-                if pixels.shape != size:
-                    raise DataError(
-                        f"{self.path}: frame {index} is {pixels.shape[1]}x{pixels.shape[0]}, "
-                        f"the first one {size[1]}x{size[0]}"
-                    )
+                size = _same_size(pixels, size, f"{self.path}: frame {index}", "the first one")
                 yield pixels
                 index += 1
                 end = (frame.time or 0.0) + float((frame.duration or 0) * (frame.time_base or 0))
@@ -215,6 +205,15 @@ def _natural_order(file: Path) -> tuple[list[tuple[int, int, str]], str]:
     parts = re.findall(r"\d+|\D+", file.name)
     key = [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
     return key, file.name
+
+
+def _same_size(
+    frame: NDArray[np.uint8], size: tuple[int, ...] | None, name: str, first: str
+) -> tuple[int, ...]:
+    """Return the shape of a frame, which must be that of the first one if there was one."""
+    if size is not None and frame.shape != size:
+        raise DataError(f"{name} is {frame.shape[1]}x{frame.shape[0]}, {first} {size[1]}x{size[0]}")
+    return frame.shape
 
 
 def _open(path: Path) -> InputContainer:
