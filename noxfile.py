@@ -2,7 +2,8 @@
 
 Most sessions share one environment, because torch alone takes 6 GB. It is installed once, and
 again when what it is made from changes. Those that need another one (``alone``, ``ends``,
-``installed``) have it made by uv, which links files from its cache: ``pip install nox uv``.
+``installed``) have it made by uv, which links files from its cache: ``pip install nox uv``. Without
+uv all but ``ends`` do, slowly.
 """
 
 import hashlib
@@ -102,7 +103,7 @@ def gpu(session: nox.Session) -> None:
     run(session, "pytest", "-m", "gpu", *session.posargs)
 
 
-@nox.session(venv_backend="uv")
+@nox.session(venv_backend="uv|virtualenv")
 @nox.parametrize("package", PACKAGES)
 def alone(session: nox.Session, package: str) -> None:
     """Test one package with only what it declares installed."""
