@@ -104,10 +104,12 @@ class PromptedSwin(nn.Module):
             ValueError: if rank, channels, batch, width or number of images or prompts is wrong.
         """
         norms = [*self.output_norms, self.swin.norm]
-        return [
-            norm(tokens).transpose(1, 2).unflatten(2, grid)  # (B, C_i, H_i, W_i)
-            for norm, (tokens, grid) in zip(norms, self._stage_tokens(images, prompts), strict=True)
-        ]
+        maps = []
+        stages = self._stage_sequences(images, prompts)
+        for norm, (x, num_prompts, grid) in zip(norms, stages, strict=True):
+            tokens = norm(x)[:, num_prompts:]  # norm first: it would copy what is cut off
+            maps.append(tokens.transpose(1, 2).unflatten(2, grid))  # (B, C_i, H_i, W_i)
+        return maps
 
     def embed(self, images: Float[Tensor, "B channels H W"]) -> Float[Tensor, "B N C"]:
         """Return the last-stage tokens, after the output norm, of a pass without prompts.
@@ -116,7 +118,7 @@ class PromptedSwin(nn.Module):
             TypeError: if the images' dtype is not that of the weights (unless under autocast).
             ValueError: if rank or channels of the images are wrong.
         """
-        tokens, _ = self._stage_tokens(images, None)[-1]
+        tokens, _, _ = self._stage_sequences(images, None)[-1]
         return cast("Tensor", self.swin.norm(tokens))
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
@@ -124,10 +126,10 @@ class PromptedSwin(nn.Module):
         stride = self.strides[-1]
         return -(-height // stride), -(-width // stride)
 
-    def _stage_tokens(
+    def _stage_sequences(
         self, images: Tensor, prompts: Sequence[Tensor] | None
-    ) -> list[tuple[Tensor, tuple[int, int]]]:
-        """Return per stage the tokens ``(B, H*W, C)`` before merging, and the grid."""
+    ) -> list[tuple[Tensor, int, tuple[int, int]]]:
+        """Return per stage the sequence ``(B, P + H*W, C)`` before merging, P, and the grid."""
         self._check_images(images)
         entering = self._prompts_by_layer(images, prompts)
         surviving = [later is None for later in entering[1:]] + [False]
@@ -147,7 +149,7 @@ class PromptedSwin(nn.Module):
                 x = self._block(block, x, grid, shifted, num_prompts, surviving[layer])
                 num_prompts = num_prompts if surviving[layer] else 0
                 layer += 1
-            outputs.append((x[:, num_prompts:], grid))
+            outputs.append((x, num_prompts, grid))
         return outputs
 
     def _embed_patches(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
