@@ -5,10 +5,15 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from stpn_kernels.backend import Backend, use_triton
 from stpn_kernels.checks import check_companion, check_floating, check_rank
 from stpn_kernels.prompted_window_attention.op import prompted_window_attention_op
+from stpn_kernels.prompted_window_attention.triton_op import (
+    prompted_window_attention_triton_op,
+    why_not,
+)
 
-__all__ = ["prompted_window_attention"]
+__all__ = ["prompted_window_attention", "why_not"]
 
 
 def prompted_window_attention(
@@ -22,6 +27,7 @@ def prompted_window_attention(
     shift: int,
     num_prompts: int,
     need_prompts: bool = True,
+    backend: Backend = "auto",
 ) -> Float[Tensor, "B X h*d"]:
     """Attend within (shifted) windows, with the prompts of the image prepended to each window.
 
@@ -38,8 +44,9 @@ def prompted_window_attention(
     code mixes the images of a batch there; ours equals batches of one). The mean may be taken here,
     before the output projection, because that projection is linear.
 
-    Half precision inputs are computed in float32. Differentiable once, by recomputation: only the
-    inputs are saved.
+    Half precision inputs are computed in float32; Triton multiplies them as they are, adds up in
+    float32, and reads the key and value of padded positions in the dtype of ``qkv``. Differentiable
+    once, by recomputation: only the inputs are saved.
 
     Args:
         qkv: projected sequence (B, X, 3, h, d) with X = num_prompts + height * width.
@@ -53,17 +60,24 @@ def prompted_window_attention(
         num_prompts: number of prompts P of each image, possibly 0.
         need_prompts: False writes zeros to the prompt rows, for layers whose prompt output is
             discarded.
+        backend: ``"reference"``, plain PyTorch on every device; ``"triton"``, an error where
+            `why_not` has reasons; ``"auto"``, which takes what the committed measurements say is
+            faster.
 
     Returns:
         Attention output (B, X, h * d) in the dtype of ``qkv``, before the output projection.
 
     Raises:
         TypeError: a dtype is not floating point or does not fit that of ``qkv``.
-        ValueError: a shape, device, or integer argument does not fit the others.
+        ValueError: a shape, device, or integer argument does not fit the others, ``backend`` is
+            unknown, or Triton is asked for and can't run the call.
     """
     _check_tensors(qkv, qkv_bias, bias_table)
     _check_layout(qkv, bias_table, height, width, window_size, shift, num_prompts)
-    out: Tensor = prompted_window_attention_op(
+    reasons = why_not(qkv, window_size=window_size, num_prompts=num_prompts)
+    triton = use_triton(backend, "prompted_window_attention", reasons, qkv)
+    op = prompted_window_attention_triton_op if triton else prompted_window_attention_op
+    out: Tensor = op(
         qkv,
         qkv_bias,
         bias_table,

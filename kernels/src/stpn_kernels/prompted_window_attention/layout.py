@@ -89,6 +89,14 @@ def window_layout(
         return WindowLayout(chunks, num_windows, masks.to(device))
 
 
+def fold_table(d_scores: Tensor, window_size: int) -> Tensor:
+    """Sum the score gradients (h, T, T) of the pairs that read the same row, in a fixed order."""
+    pairs = table_pairs(window_size, d_scores.device)
+    flat = F.pad(d_scores.flatten(1), (0, 1))  # the pair T * T is empty
+    d_table = flat.index_select(1, pairs.flatten()).view(-1, *pairs.shape).sum(2)  # (h, R)
+    return d_table.T.contiguous()
+
+
 @lru_cache(maxsize=16)
 def table_pairs(window_size: int, device: torch.device) -> Tensor:
     """List for each row of the bias table the (query, key) pairs that read it.

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.library import CustomOpDef  # type: ignore[attr-defined]
 from torch.utils.flop_counter import register_flop_formula
 
 from stpn_kernels.precision import compute_dtype, without_autocast
 from stpn_kernels.prompted_window_attention.layout import (
     WindowChunk,
     WindowLayout,
-    table_pairs,
+    fold_table,
     window_layout,
 )
 from stpn_kernels.prompted_window_attention.reference import position_bias
@@ -117,42 +118,41 @@ def prompted_window_attention_backward_op(
                 padded = d_rows.view(3, B, -1, d).index_select(2, places)
                 d_qkv_bias += padded.view(3, -1, h, d).sum(1)
         d_qkv[:, :num_prompts] = d_prompts.permute(1, 3, 0, 2, 4).flatten(2)
-        d_table = _fold_table(d_scores[:, num_prompts:, num_prompts:], window_size)
+        d_table = fold_table(d_scores[:, num_prompts:, num_prompts:], window_size)
     return d_qkv.view(qkv.shape), d_qkv_bias.to(qkv_bias.dtype), d_table.to(bias_table.dtype)
 
 
-@prompted_window_attention_op.register_fake
-def _(qkv: Tensor, *args: Any) -> Tensor:
-    B, X, _, h, d = qkv.shape
-    return qkv.new_empty(B, X, h * d)
+def register_shapes_and_gradients(op: CustomOpDef, backward_op: CustomOpDef) -> None:
+    """Tell torch what an implementation returns, its backward, and how many operations it takes."""
+
+    def output(qkv: Tensor, *args: Any) -> Tensor:
+        B, X, _, h, d = qkv.shape
+        return qkv.new_empty(B, X, h * d)
+
+    def gradients(grad_out: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        return tuple(tensor.new_empty(tensor.shape) for tensor in args[:3])
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs[:3])
+        ctx.layout = inputs[3:]
+
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        grads = backward_op(grad_out, *ctx.saved_tensors, *ctx.layout)
+        needed = zip(grads, ctx.needs_input_grad[:3], strict=True)
+        return *(grad if need else None for grad, need in needed), *[None] * 6
+
+    op.register_fake(output)
+    backward_op.register_fake(gradients)
+    op.register_autograd(backward, setup_context=save)
+    register_flop_formula(op._opoverload.overloadpacket)(_forward_flops)
+    register_flop_formula(backward_op._opoverload.overloadpacket)(_backward_flops)
 
 
-@prompted_window_attention_backward_op.register_fake
-def _(grad_out: Tensor, *args: Any) -> tuple[Tensor, ...]:
-    return tuple(tensor.new_empty(tensor.shape) for tensor in args[:3])
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:3])
-    ctx.layout = inputs[3:]
-
-
-def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    grads = prompted_window_attention_backward_op(grad_out, *ctx.saved_tensors, *ctx.layout)
-    needed = (g if need else None for g, need in zip(grads, ctx.needs_input_grad[:3], strict=True))
-    return *needed, None, None, None, None, None, None
-
-
-prompted_window_attention_op.register_autograd(_backward, setup_context=_setup_context)
-
-
-@register_flop_formula(torch.ops.stpn.prompted_window_attention)
 def _forward_flops(*args: Any, **kwargs: Any) -> int:
     """Count the two products of each window: query-key, weight-value."""
     return 2 * _product_flops(*args)
 
 
-@register_flop_formula(torch.ops.stpn.prompted_window_attention_backward)
 def _backward_flops(grad_out: tuple[int, ...], *args: Any, **kwargs: Any) -> int:
     """Count the five products of each window, recomputed scores included."""
     return 5 * _product_flops(*args)
@@ -296,9 +296,4 @@ def _weights(q: Tensor, k: Tensor, bias: Sequence[Tensor], chunk: WindowChunk) -
     return scores.softmax(-1)
 
 
-def _fold_table(d_scores: Tensor, window_size: int) -> Tensor:
-    """Sum the score gradients (h, T, T) of the pairs that read the same row, in a fixed order."""
-    pairs = table_pairs(window_size, d_scores.device)
-    flat = F.pad(d_scores.flatten(1), (0, 1))  # the pair T * T is empty
-    d_table = flat.index_select(1, pairs.flatten()).view(-1, *pairs.shape).sum(2)  # (h, R)
-    return d_table.T.contiguous()
+register_shapes_and_gradients(prompted_window_attention_op, prompted_window_attention_backward_op)
