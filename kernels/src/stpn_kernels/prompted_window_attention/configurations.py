@@ -36,10 +36,18 @@ class Configuration:
         }
 
 
-# By what compiling for sm_80 and sm_90 says of registers and spills (`nox -s compile_table`), and
+# Both by what compiling for sm_80 and sm_90 says of registers and spills (`compile_table`), and by
 # the cost model; not yet tuned on a GPU.
-FORWARD = Configuration(num_warps=4, num_stages=2, programs_per_multiprocessor=6)
-BACKWARD = Configuration(num_warps=8, num_stages=1, programs_per_multiprocessor=2)
+def forward_configuration(dtype: torch.dtype, head_width: int) -> Configuration:
+    """Return how to launch the forward: two windows in flight where registers suffice."""
+    if dtype.itemsize == 2 and head_width <= 32:
+        return Configuration(num_warps=4, num_stages=2, programs_per_multiprocessor=6)
+    return Configuration(num_warps=8, num_stages=1, programs_per_multiprocessor=2)
+
+
+def backward_configuration(dtype: torch.dtype, head_width: int) -> Configuration:
+    """Return how to launch the backward, which takes all registers whatever its tile."""
+    return Configuration(num_warps=8, num_stages=1, programs_per_multiprocessor=2)
 
 
 def windows_per_program(

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from stpn_kernels.backend import dot_precision, on_device, why_no_triton
 from stpn_kernels.prompted_window_attention.configurations import (
-    BACKWARD,
-    FORWARD,
+    backward_configuration,
+    forward_configuration,
     windows_per_program,
 )
 from stpn_kernels.prompted_window_attention.layout import fold_table
@@ -56,7 +56,8 @@ def prompted_window_attention_triton_op(
     if B == 0:
         return out
     num_windows = _num_windows(height, width, window_size)
-    each = windows_per_program(FORWARD, B, h, num_windows, qkv.device)
+    configuration = forward_configuration(qkv.dtype, d)
+    each = windows_per_program(configuration, B, h, num_windows, qkv.device)
     groups = -(-num_windows // each)
     kept = num_prompts if need_prompts else 0
     sums = qkv.new_empty(B, groups, kept * h * d, dtype=torch.float32)
@@ -67,7 +68,7 @@ def prompted_window_attention_triton_op(
             sums,
             *(height, width, h, num_windows, groups, each),
             **_constants(qkv, window_size, shift, num_prompts, kept > 0),
-            **FORWARD.options,
+            **configuration.options,
         )
         _write_sums(sums, out, num_windows)
     return out
@@ -93,7 +94,8 @@ def prompted_window_attention_triton_backward_op(
     if B == 0:
         return torch.zeros_like(qkv), torch.zeros_like(qkv_bias), torch.zeros_like(bias_table)
     num_windows = _num_windows(height, width, window_size)
-    each = windows_per_program(BACKWARD, B, h, num_windows, qkv.device)
+    configuration = backward_configuration(qkv.dtype, d)
+    each = windows_per_program(configuration, B, h, num_windows, qkv.device)
     groups = -(-num_windows // each)
     constants = _constants(qkv, window_size, shift, num_prompts, need_prompts)
     tile = constants["BLOCK_N"]
@@ -107,7 +109,7 @@ def prompted_window_attention_triton_backward_op(
             *(d_qkv, prompts, padding, scores),
             *(height, width, h, num_windows, groups, each),
             **constants,
-            **BACKWARD.options,
+            **configuration.options,
         )
         _write_sums(prompts, d_qkv, 1)
     d_qkv_bias = torch.zeros_like(qkv_bias)  # padded queries have no output
