@@ -1,4 +1,5 @@
-"""The jobs of this repository: ``nox -l`` lists them, ``nox`` runs lint, types, tests, shapes.
+"""The jobs of this repository: ``nox -l`` lists them, ``nox`` runs lint, types, tests,
+interpreter, shapes.
 
 Most sessions share one environment, because torch alone takes 6 GB. It is installed once, and
 again when what it is made from changes. Those that need another one (``alone``, ``ends``,
@@ -16,7 +17,7 @@ from zipfile import ZipFile
 import nox
 
 nox.needs_version = ">=2024.4.15"
-nox.options.sessions = ["lint", "types", "tests", "shapes"]
+nox.options.sessions = ["lint", "types", "tests", "interpreter", "shapes"]
 
 # In the order of their dependencies; the only list of packages in Python.
 PACKAGES = (
@@ -30,6 +31,8 @@ SOURCES = [f"{package}/src" for package in PACKAGES]
 TOOLS = "requirements-dev.txt"
 # One thread per test process: two processes on two cores, and the same sums everywhere.
 TEST_ENV = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+# What runs Triton kernels: on a GPU (session gpu), or in the interpreter.
+TRITON_TESTS = ["kernels/tests/interpreter", "packages/stpn-backbones/tests/test_triton.py"]
 
 ENVIRONMENT = Path(".nox", "stpn")
 TOOL_FOLDER = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
@@ -97,6 +100,15 @@ def shapes(session: nox.Session) -> None:
 
 
 @nox.session(**shared)
+def interpreter(session: nox.Session) -> None:
+    """Run the Triton kernels on the CPU, in Triton's interpreter."""
+    install(session)
+    arguments = session.posargs or ["-m", "not slow and not gpu", *TRITON_TESTS]
+    env = TEST_ENV | {"TRITON_INTERPRET": "1"}
+    run(session, "pytest", "-n", "auto", *arguments, env=env)
+
+
+@nox.session(**shared)
 def gpu(session: nox.Session) -> None:
     """Run the tests that need a CUDA device."""
     install(session)
@@ -134,10 +146,17 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(**shared)
 def bench(session: nox.Session) -> None:
-    """Time the operators and the backbones against named peers, in one run each."""
+    """Time against named peers: all, or only ``-- kernels`` or ``-- backbones``, and options."""
     install(session)
-    run(session, "python", "kernels/benchmarks/bench_operators.py", *session.posargs)
-    run(session, "python", "benchmarks/bench_backbones.py", *session.posargs)
+    scripts = {
+        "kernels": "kernels/benchmarks/bench_kernels.py",
+        "backbones": "benchmarks/bench_backbones.py",
+    }
+    chosen, options = list(scripts), session.posargs
+    if options and options[0] in scripts:
+        chosen, options = options[:1], options[1:]
+    for name in chosen:
+        run(session, "python", scripts[name], *options)
 
 
 @nox.session(venv_backend="uv|virtualenv")

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from stpn_kernels import prompted_window_attention
+from stpn_kernels.backend import INTERPRETED
 from stpn_kernels.prompted_window_attention import triton_op, why_not
 from stpn_kernels.prompted_window_attention.configurations import Configuration
 from stpn_kernels.prompted_window_attention.triton_op import (
@@ -34,6 +37,9 @@ class Layout:
         return {name: getattr(self, name) for name in names}
 
 
+DEVICE = "cpu" if INTERPRETED else "cuda"
+# The interpreter multiplies bfloat16 wrongly.
+DTYPES = [torch.float32, torch.float16, *([] if INTERPRETED else [torch.bfloat16])]
 LAYOUTS = {
     "no padding": Layout(7, 14),
     "no padding, shifted": Layout(14, 14, shift=3),
@@ -54,7 +60,7 @@ LAYOUTS = {
 def poisoned(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
     """Return random numbers with NaN on both sides in memory: what is read beside them shows."""
     size = torch.Size(shape).numel()
-    memory = torch.full((size + 512,), float("nan"), dtype=dtype)
+    memory = torch.full((size + 512,), float("nan"), dtype=dtype, device=DEVICE)
     memory[256 : 256 + size] = torch.randn(size, generator=generator).to(dtype)
     return memory[256 : 256 + size].view(shape)
 
@@ -122,7 +128,7 @@ def assert_as_exact_as_eager(layout: Layout, dtype: torch.dtype, need_prompts: b
         assert error <= 2 * limit + 1e-6, f"{name}: {error:.1e}, eager {limit:.1e}"
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_output_and_gradients_err_no_more_than_eager_code(name, dtype):
     assert_as_exact_as_eager(LAYOUTS[name], dtype)
@@ -227,6 +233,7 @@ def test_opcheck():
     )
 
 
+@pytest.mark.compile
 def test_traces_whole_with_gradients():
     layout = LAYOUTS["small windows"]
     inputs = inputs_of(layout, torch.float32)
@@ -246,7 +253,7 @@ def test_traces_whole_with_gradients():
 def test_autocast_does_not_reach_inside():
     layout = LAYOUTS["small windows"]
     *leaves, _ = inputs_of(layout, torch.float16)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
+    with torch.autocast(DEVICE, dtype=torch.bfloat16):
         out = prompted_window_attention(*leaves, **layout.sizes, backend="triton")
     assert out.dtype == torch.float16
     assert torch.equal(out, prompted_window_attention(*leaves, **layout.sizes, backend="triton"))
@@ -276,3 +283,69 @@ def test_float64_is_left_to_the_reference():
     inputs = [tensor.double() for tensor in inputs_of(layout, torch.float32)]
     with pytest.raises(ValueError, match=r"torch.float64 is computed by the reference only"):
         run(layout, inputs, "triton")
+
+
+class Attention(nn.Module):
+    """A projection before the attention, as in a backbone, with parameters to train."""
+
+    def __init__(self, layout: Layout) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.shape = (3, layout.heads, layout.head_width)
+        self.options = {
+            name: layout.sizes[name] for name in ("window_size", "shift", "num_prompts")
+        }
+        self.qkv = nn.Linear(8, math.prod(self.shape), device=DEVICE)
+        table_rows = (2 * layout.window_size - 1) ** 2
+        self.table = nn.Parameter(torch.randn(table_rows, layout.heads, device=DEVICE))
+
+    def forward(self, prompts: Tensor, maps: Tensor) -> Tensor:
+        height, width = maps.shape[1:3]
+        qkv = self.qkv(torch.cat([prompts, maps.flatten(1, 2)], dim=1)).unflatten(2, self.shape)
+        return prompted_window_attention(
+            qkv,
+            self.qkv.bias.view(self.shape),
+            self.table,
+            height=height,
+            width=width,
+            **self.options,
+            backend="triton",
+        )
+
+
+def prompts_and_maps(layout: Layout, images: int, height: int, width: int) -> list[Tensor]:
+    torch.manual_seed(height)
+    shapes = ((images, layout.num_prompts, 8), (images, height, width, 8))
+    return [torch.randn(shape, device=DEVICE) for shape in shapes]
+
+
+@pytest.mark.compile
+def test_exports_with_any_batch_and_size():
+    layout = LAYOUTS["small windows"]
+    model = Attention(layout)
+    auto = torch.export.Dim.AUTO
+    program = torch.export.export(
+        model,
+        tuple(prompts_and_maps(layout, 2, 5, 6)),
+        dynamic_shapes=({0: auto}, {0: auto, 1: auto, 2: auto}),
+    )
+    for size in ((3, 4, 7), (5, 8, 3)):
+        inputs = prompts_and_maps(layout, *size)
+        torch.testing.assert_close(program.module()(*inputs), model(*inputs))
+
+
+def test_trains_under_ddp_in_deterministic_mode(tmp_path):
+    layout = LAYOUTS["small windows"]
+    inputs = prompts_and_maps(layout, 2, 5, 6)
+    alone, wrapped = Attention(layout), Attention(layout)
+    alone(*inputs).square().sum().backward()
+    store = f"file://{tmp_path / 'store'}"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    torch.use_deterministic_algorithms(True)
+    try:
+        DistributedDataParallel(wrapped)(*inputs).square().sum().backward()
+    finally:
+        torch.use_deterministic_algorithms(False)
+        torch.distributed.destroy_process_group()
+    for a, b in zip(alone.parameters(), wrapped.parameters(), strict=True):
+        torch.testing.assert_close(a.grad, b.grad)

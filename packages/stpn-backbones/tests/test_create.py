@@ -6,6 +6,7 @@ import timm
 import torch
 
 from stpn_backbones import create_backbone, supported_backbones
+from stpn_kernels.backend import INTERPRETED
 
 NAME = "swin_tiny_patch4_window7_224"
 TINY = {"embed_dim": 16, "depths": (2, 2, 2), "num_heads": (1, 2, 4)}
@@ -71,3 +72,16 @@ def test_weights_are_loaded_from_a_file(tmp_path: Path, caplog: pytest.LogCaptur
 def test_two_kinds_of_weights_are_refused() -> None:
     with pytest.raises(ValueError, match=r"pretrained=True or weights='a.pth'"):
         create_backbone(NAME, pretrained=True, weights="a.pth")
+
+
+@pytest.mark.usefixtures("own_errors")
+def test_the_attention_backend_is_chosen_by_name() -> None:
+    with pytest.raises(ValueError, match=r"attention_backend must be one of .*, got 'cuda'"):
+        create_backbone(NAME, **TINY, attention_backend="cuda")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="Triton's interpreter runs on the CPU")
+def test_triton_on_the_cpu_is_refused_with_the_reason() -> None:
+    model = create_backbone(NAME, **TINY, attention_backend="triton")
+    with pytest.raises(ValueError, match="the tensors are on cpu, not on a CUDA device"):
+        model(torch.randn(1, 3, 32, 32))

@@ -11,6 +11,7 @@ from timm.models.swin_transformer import SwinTransformer
 
 from stpn_backbones.swin import PromptedSwin, PromptMerging
 from stpn_backbones.weights import load_weights
+from stpn_kernels import Backend
 
 _logger = logging.getLogger(__name__)
 
@@ -27,6 +28,7 @@ def create_backbone(
     weights: str | Path | None = None,
     prompt_merging: PromptMerging = "repeat",
     classification: bool = False,
+    attention_backend: Backend = "auto",
     **timm_options: Any,
 ) -> PromptedSwin:
     """Build a backbone that takes prompts.
@@ -43,6 +45,7 @@ def create_backbone(
             mmdet or the released STPN models.
         prompt_merging: see `PromptedSwin`; the released STPN weights want ``"released"``.
         classification: see `PromptedSwin`.
+        attention_backend: ``"triton"``, ``"reference"`` or ``"auto"``: see `PromptedSwin`.
         **timm_options: arguments of timm's model, such as ``embed_dim``, ``depths``,
             ``num_heads``, ``window_size``, ``drop_path_rate``.
 
@@ -67,7 +70,10 @@ def create_backbone(
         **timm_options,
     )
     model = PromptedSwin(
-        cast("SwinTransformer", swin), prompt_merging=prompt_merging, classification=classification
+        cast("SwinTransformer", swin),
+        prompt_merging=prompt_merging,
+        classification=classification,
+        attention_backend=attention_backend,
     )
     if pretrained:
         new = [key for key in model.state_dict() if key.startswith("output_norms.")]

@@ -17,7 +17,7 @@ from timm.models.swin_transformer import (
 )
 from torch import Tensor, nn
 
-from stpn_kernels import prompted_window_attention
+from stpn_kernels import Backend, prompted_window_attention
 
 PromptMerging: TypeAlias = Literal["repeat", "released"]
 
@@ -43,6 +43,7 @@ class PromptedSwin(nn.Module):
         classification: treat maps no larger than a window as image classifiers do: if the
             smaller side of a map fits in a window, the window shrinks to that side and is not
             shifted. With square images of its size, features then equal timm's.
+        attention_backend: of `stpn_kernels.prompted_window_attention`, in every layer.
 
     Attributes:
         embed_dim: width C of the tokens of the last stage.
@@ -52,8 +53,8 @@ class PromptedSwin(nn.Module):
 
     Raises:
         TypeError: if ``swin`` is not a timm ``SwinTransformer``.
-        ValueError: if ``prompt_merging`` is unknown, patches or windows are not square, or
-            ``swin`` drops attention weights (the attention operator does not).
+        ValueError: if ``prompt_merging`` or ``attention_backend`` is unknown, patches or windows
+            are not square, or ``swin`` drops attention weights (the attention operator does not).
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class PromptedSwin(nn.Module):
         *,
         prompt_merging: PromptMerging = "repeat",
         classification: bool = False,
+        attention_backend: Backend = "auto",
     ) -> None:
         super().__init__()
         _check_swin(swin)
@@ -69,9 +71,14 @@ class PromptedSwin(nn.Module):
             raise ValueError(
                 f"prompt_merging must be one of {get_args(PromptMerging)}, got {prompt_merging!r}"
             )
+        if attention_backend not in get_args(Backend):
+            raise ValueError(
+                f"attention_backend must be one of {get_args(Backend)}, got {attention_backend!r}"
+            )
         self.swin = swin
         self.prompt_merging = prompt_merging
         self.classification = classification
+        self.attention_backend: Backend = attention_backend
         self.out_channels: tuple[int, ...] = tuple(info["num_chs"] for info in swin.feature_info)
         self.strides: tuple[int, ...] = tuple(info["reduction"] for info in swin.feature_info)
         self.prompt_dims: tuple[int, ...] = tuple(
@@ -205,6 +212,7 @@ class PromptedSwin(nn.Module):
             shift=shift,
             num_prompts=num_prompts,
             need_prompts=keep_prompts,
+            backend=self.attention_backend,
         )  # (B, P + H*W, C)
 
     def _merge(
