@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib.metadata import PackageNotFoundError, version
 from itertools import accumulate
 from pathlib import Path
@@ -37,6 +37,14 @@ class BenchmarkOptions:
     device: torch.device
     output: Path | None
 
+    @classmethod
+    def of(cls, arguments: argparse.Namespace) -> BenchmarkOptions:
+        """Take them from the command line, and set the number of threads."""
+        names = [field.name for field in fields(cls)]
+        options = cls(**{name: getattr(arguments, name) for name in names})
+        torch.set_num_threads(options.threads)
+        return options
+
     def seconds(self, run: Callable[[], object]) -> float:
         """Time one call: processor time of a single CPU thread, else time on the wall.
 
@@ -58,16 +66,17 @@ class BenchmarkOptions:
 
 def parse_benchmark_options(description: str) -> BenchmarkOptions:
     """Read the command line, the same for every benchmark, and set the number of threads."""
+    return BenchmarkOptions.of(benchmark_parser(description).parse_args())
+
+
+def benchmark_parser(description: str) -> argparse.ArgumentParser:
+    """Return the options of every benchmark, for one that has more."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer rows and repeats")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument(
-        "--output", type=Path, metavar="FOLDER", help="write the rows there as json"
-    )
-    options = BenchmarkOptions(**vars(parser.parse_args()))
-    torch.set_num_threads(options.threads)
-    return options
+    parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the rows there")
+    return parser
 
 
 def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
@@ -84,6 +93,7 @@ def peak_bytes(run: Callable[[], object], device: torch.device) -> int:
         run()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else it prints a line per start and stop
     with torch.profiler.profile(
         activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
     ) as profiler:
@@ -103,7 +113,20 @@ def median_seconds(
     budget: float,
     warm_up: bool = True,
 ) -> dict[str, float]:
-    """Return the median seconds of each run, one after the other in turns.
+    """Return the median of what `seconds_in_turns` returns for each run."""
+    times = seconds_in_turns(runs, options, at_least=at_least, budget=budget, warm_up=warm_up)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def seconds_in_turns(
+    runs: Mapping[str, Callable[[], object]],
+    options: BenchmarkOptions,
+    *,
+    at_least: int,
+    budget: float,
+    warm_up: bool = True,
+) -> dict[str, list[float]]:
+    """Return the seconds of each run, every time, one after the other in turns.
 
     Turns let load on the machine meet all runs alike, so ratios hold where seconds do not.
 
@@ -123,18 +146,23 @@ def median_seconds(
         for name, run in runs.items():
             times[name].append(options.seconds(run))
         turns += 1
-    return {name: statistics.median(values) for name, values in times.items()}
+    return times
 
 
 def describe_machine(options: BenchmarkOptions) -> str:
     """Return the processor or GPU, the threads, and the versions that decide about speed."""
-    if options.device.type == "cuda":
-        hardware = torch.cuda.get_device_name(options.device)
-    else:
-        cores = f"{os.cpu_count()} cores, {options.threads} thread(s)"
-        hardware = f"{_processor()} {torch.backends.cpu.get_cpu_capability()}, {cores}"
-    versions = ", ".join(f"{name} {_version(name)}" for name in ("torch", "timm"))
+    hardware = describe_device(options.device)
+    if options.device.type != "cuda":
+        hardware += f", {os.cpu_count()} cores, {options.threads} thread(s)"
+    versions = ", ".join(f"{name} {installed(name)}" for name in ("torch", "timm"))
     return f"{hardware}; {versions}; Python {platform.python_version()}"
+
+
+def describe_device(device: torch.device) -> str:
+    """Return the name of the GPU, or that of the processor with the instructions torch uses."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_processor()} {torch.backends.cpu.get_cpu_capability()}"
 
 
 def write_record(options: BenchmarkOptions, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -145,8 +173,8 @@ def write_record(options: BenchmarkOptions, rows: Sequence[Mapping[str, Any]]) -
     if options.output is None:
         return
     record = {
-        "command": shlex.join(["python", *sys.argv]),
-        "commit": _commit(),
+        "command": command(),
+        "commit": commit(),
         "machine": describe_machine(options),
         "rows": list(rows),
     }
@@ -157,6 +185,11 @@ def write_record(options: BenchmarkOptions, rows: Sequence[Mapping[str, Any]]) -
     os.replace(partial, path)
 
 
+def command() -> str:
+    """Return how this script was called."""
+    return shlex.join(["python", *sys.argv])
+
+
 def _processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
@@ -164,19 +197,20 @@ def _processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _version(distribution: str) -> str:
+def installed(distribution: str) -> str:
+    """Return the version of a distribution, or that it is not installed."""
     try:
         return version(distribution)
     except PackageNotFoundError:
         return "not installed"
 
 
-def _commit() -> str | None:
+def commit() -> str | None:
     """Return the commit of the checkout, marked where files differ from it; None outside one."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    describe = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
     folder = Path(sys.argv[0]).resolve().parent
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+        done = subprocess.run(describe, cwd=folder, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return done.stdout.strip()
