@@ -22,7 +22,7 @@ import gc
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import support_providers
@@ -38,7 +38,7 @@ from measure import (
     measure_ceilings,
 )
 from predictions import compile_table, predicted_floors
-from problem import Problem, Provider, check
+from problem import Expected, Problem, Provider, check, expect
 from report import Report, Row, describe_run
 
 from stpn_kernels.cost import Device
@@ -67,11 +67,15 @@ def time_shape(
             **{"note": providers[name].note, **columns},
         )
 
+    @cache
+    def expected(own: Any) -> Expected:
+        return expect(problem, own, device, dtype)
+
     make_runs: dict[str, dict[str, MakeRun]] = {direction: {} for direction in DIRECTIONS}
     rows = []
     for name, provider in providers.items():
         try:
-            forward, asked = _checked(problem, provider, shape, device, dtype)
+            forward, asked = _checked(provider, shape, expected)
         except Exception as error:  # whatever it is, the others are timed
             rows.append(row(name, "both", EAGER, _failure(error)))
             continue
@@ -84,12 +88,13 @@ def time_shape(
 
 
 def _checked(
-    problem: Problem, provider: Provider, shape: Any, device: torch.device, dtype: torch.dtype
+    provider: Provider, shape: Any, expected: Callable[[Any], Expected]
 ) -> tuple[Callable[[], torch.Tensor], list[torch.Tensor]]:
     """Return the forward of a provider that agrees with the reference, and what has gradients."""
     own = provider.change(shape)
-    inputs = problem.draw(own, device, dtype)
-    check(problem, provider, own, inputs)
+    checked_at = provider.check_at(own)
+    check(provider, checked_at, expected(checked_at))
+    inputs = expected(own).inputs
     asked = [x for place, x in enumerate(inputs) if place not in provider.without_gradient]
     return provider.build(own, inputs), asked
 
@@ -105,14 +110,14 @@ def _gpu(make_runs: Mapping[str, MakeRun], options: BenchmarkOptions) -> Iterato
     for name, make_run in make_runs.items():
         for mode, measure in GPU_MODES.items():
             try:
+                gc.collect()  # what failed before leaves cycles that hold memory
+                torch.cuda.empty_cache()
                 columns: dict[str, Any] = {"times": measure(make_run, options)}
                 if mode == EAGER:
                     columns["peak_bytes"] = peak_bytes(make_run(), options.device)
             except Exception as error:  # whatever it is, the others are timed
                 columns = _failure(error)
             yield name, mode, columns
-        gc.collect()  # a failed capture leaves cycles that hold memory
-        torch.cuda.empty_cache()
 
 
 def _failure(error: Exception) -> dict[str, Any]:
@@ -135,14 +140,17 @@ def main() -> None:
     report = Report(describe_run(options, ceilings), options.output)
     print(report.run.heading(), flush=True)
     start = time.perf_counter()
-    for problem in (
+    problems = [
         *window_providers.problems(device_type, options.quick),
         *support_providers.problems(device_type, options.quick),
-    ):
+    ]
+    for problem in problems:
         for shape in problem.shapes:
             if any(text in f"{problem.operator}: {shape}" for text in only):
                 report.add(time_shape(problem, shape, options, ceilings), problem.providers[0].name)
     if device_type == "cpu":
+        left_out = dict.fromkeys(p.name for each in problems for p in each.providers if p.gpu_only)
+        report.append(f"Left out without a GPU: {'; '.join(left_out)}.\n")
         report.append(predicted_floors(options.quick), compile_table())
     report.finish()
     print(f"{time.perf_counter() - start:.0f} s")

@@ -49,7 +49,7 @@ def cpu_times(
 ) -> dict[str, Times]:
     """Time some calls in turns."""
     seconds = seconds_in_turns(
-        runs, options, at_least=3 if options.quick else 5, budget=0.1 if options.quick else 1.0
+        runs, options, at_least=3 if options.quick else 5, budget=0.1 if options.quick else 0.5
     )
     return {
         name: Times(*(float(np.quantile(values, q)) for q in QUANTILES))

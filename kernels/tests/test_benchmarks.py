@@ -81,7 +81,7 @@ def test_providers_of_window_attention_equal_the_reference(benchmark_module):
                 if provider.gpu_only or provider.name.startswith("timm"):
                     continue
                 own = provider.change(shifted)
-                problem.check(case, provider, own, case.draw(own, CPU, torch.float32))
+                problem.check(provider, own, problem.expect(case, own, CPU, torch.float32))
                 checked += 1
         assert checked == 2 * 4
 
@@ -92,7 +92,8 @@ def test_timm_equals_the_layer_without_prompts_on_whole_windows(benchmark_module
     _, layer = benchmark_module("window_providers").problems("cpu", True)
     shape = replace(layer.shapes[0], batch=2, height=9, width=16, heads=2, head_width=4, prompts=0)
     for provider in layer.providers[-2:]:
-        problem.check(layer, provider, shape, layer.draw(shape, CPU, torch.float32))
+        whole = provider.check_at(shape)
+        problem.check(provider, whole, problem.expect(layer, whole, CPU, torch.float32))
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
@@ -113,8 +114,7 @@ def test_providers_of_the_support_operators_equal_the_reference(benchmark_module
         shape = replace(case.shapes[0], clips=2, tokens=5, channels=16, support_frames=3)
         for provider in case.providers:
             if not provider.gpu_only:
-                inputs = case.draw(shape, CPU, torch.float32)
-                problem.check(case, provider, shape, inputs)
+                problem.check(provider, shape, problem.expect(case, shape, CPU, torch.float32))
 
 
 def test_a_wrong_provider_is_found(benchmark_module):
@@ -123,7 +123,16 @@ def test_a_wrong_provider_is_found(benchmark_module):
     shape = replace(case.shapes[0], tokens=2, channels=8)
     wrong = problem.provider("wrong", lambda shape, *inputs: 1.01 * case.reference(shape, *inputs))
     with pytest.raises(AssertionError, match="output differs from the reference by 1.0e-02"):
-        problem.check(case, wrong, shape, case.draw(shape, CPU, torch.float32))
+        problem.check(wrong, shape, problem.expect(case, shape, CPU, torch.float32))
+
+
+def test_where_nothing_is_padded_the_bias_has_no_gradient(benchmark_module):
+    problem = benchmark_module("problem")
+    operator, _ = benchmark_module("window_providers").problems("cpu", True)
+    shape = replace(operator.shapes[0], height=14, width=7, heads=2, head_width=4)
+    expected = problem.expect(operator, shape, CPU, torch.float32)
+    assert expected.grads[1].norm() == 0
+    problem.check(operator.providers[0], shape, expected)
 
 
 def test_what_fails_has_a_row_that_says_why(benchmark_module, monkeypatch):
