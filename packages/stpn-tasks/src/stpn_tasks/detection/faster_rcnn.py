@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,9 @@ from stpn_tasks.detection.boxes import has_area
 from stpn_tasks.detection.detections import DetectionLosses, Detections
 from stpn_tasks.detection.roi_head import RoIHead
 from stpn_tasks.detection.rpn import RegionProposalNetwork
+
+# Returns logits and deltas of the boxes of each image on the maps of the pyramid.
+SecondStage = Callable[[Sequence[Tensor], Sequence[Tensor]], tuple[Tensor, Tensor]]
 
 
 class FasterRCNN(nn.Module):
@@ -49,6 +53,7 @@ class FasterRCNN(nn.Module):
         score_threshold: detections score more than this.
         nms_iou: overlap above which the weaker detection of a class is dropped.
         max_detections: detections per image.
+        make_roi_head: makes the second stage; `SelsaRCNN` has another one.
 
     Raises:
         ValueError: ``in_channels`` and ``strides`` differ in length.
@@ -82,6 +87,7 @@ class FasterRCNN(nn.Module):
         score_threshold: float = 1e-4,
         nms_iou: float = 0.5,
         max_detections: int = 100,
+        make_roi_head: Callable[..., RoIHead] = RoIHead,
     ) -> None:
         super().__init__()
         if len(in_channels) != len(strides):
@@ -108,7 +114,7 @@ class FasterRCNN(nn.Module):
             num_proposals=num_proposals,
             smooth_l1_beta=smooth_l1_beta,
         )
-        self.roi_head = RoIHead(
+        self.roi_head = make_roi_head(
             fpn_channels,
             strides,
             num_classes,
@@ -146,16 +152,27 @@ class FasterRCNN(nn.Module):
             ValueError: a list has not one entry per image, or a target is not a box of positive
                 area with a known class (see `check_targets`).
         """
-        _check_count("image_sizes", image_sizes, features)
-        _check_count("targets", targets, features)
+        return self._loss(features, image_sizes, targets, pad_sizes, self.roi_head)
+
+    def _loss(
+        self,
+        features: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        targets: Sequence[BoxTargets],
+        pad_sizes: Sequence[tuple[int, int]] | None,
+        second_stage: SecondStage,
+    ) -> DetectionLosses:
+        check_count("image_sizes", image_sizes, features)
+        check_count("targets", targets, features)
         check_targets(targets, self.num_classes)
         pad_sizes = image_sizes if pad_sizes is None else pad_sizes
-        _check_count("pad_sizes", pad_sizes, features)
+        check_count("pad_sizes", pad_sizes, features)
         pyramid = self.pyramid(features)
         predictions = self.rpn(pyramid)
         objectness, rpn_box = self.rpn.loss(predictions, targets, pad_sizes)
         proposals = self.rpn.propose(predictions, image_sizes)
-        classification, roi_box = self.roi_head.loss(pyramid[:-1], proposals, targets)
+        predict = partial(second_stage, pyramid[:-1])
+        classification, roi_box = self.roi_head.loss(predict, proposals, targets)
         return DetectionLosses(objectness, rpn_box, classification, roi_box)
 
     @torch.no_grad()
@@ -176,13 +193,22 @@ class FasterRCNN(nn.Module):
         Raises:
             ValueError: a list has not one entry per image.
         """
-        _check_count("image_sizes", image_sizes, features)
+        return self._detect(features, image_sizes, scale_factors, self.roi_head)
+
+    def _detect(
+        self,
+        features: Sequence[Tensor],
+        image_sizes: Sequence[tuple[int, int]],
+        scale_factors: Sequence[tuple[float, float]] | None,
+        second_stage: SecondStage,
+    ) -> list[Detections]:
+        check_count("image_sizes", image_sizes, features)
         if scale_factors is None:
             scale_factors = [(1.0, 1.0)] * len(image_sizes)
-        _check_count("scale_factors", scale_factors, features)
+        check_count("scale_factors", scale_factors, features)
         pyramid = self.pyramid(features)
         proposals = self.rpn.propose(self.rpn(pyramid), image_sizes)
-        logits, deltas = self.roi_head(pyramid[:-1], proposals)
+        logits, deltas = second_stage(pyramid[:-1], proposals)
         return self.roi_head.detect(logits, deltas, proposals, image_sizes, scale_factors)
 
     def pyramid(
@@ -222,6 +248,7 @@ def check_targets(targets: Sequence[BoxTargets], num_classes: int) -> None:
     )
 
 
-def _check_count(name: str, values: Sequence[object], features: Sequence[Tensor]) -> None:
+def check_count(name: str, values: Sequence[object], features: Sequence[Tensor]) -> None:
+    """Raise ValueError unless a list has one entry per image; ``name`` is what it is called."""
     if len(values) != len(features[0]):
         raise ValueError(f"{name} has {len(values)} entries for {len(features[0])} images")

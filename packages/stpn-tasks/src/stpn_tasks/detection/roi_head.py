@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -86,7 +86,12 @@ class RoIHead(nn.Module):
         self, features: Sequence[Float[Tensor, "B C _ _"]], boxes: Sequence[Float[Tensor, "_ 4"]]
     ) -> tuple[Float[Tensor, "R num_logits"], Float[Tensor, "R num_classes 4"]]:
         """Return logits (background last) and deltas, float32, of the regions of all images."""
-        shared = self.shared(self.pool(features, boxes))  # (R, fc_dim)
+        return self.predict(self.shared(self.pool(features, boxes)))
+
+    def predict(
+        self, shared: Float[Tensor, "R fc_dim"]
+    ) -> tuple[Float[Tensor, "R num_logits"], Float[Tensor, "R num_classes 4"]]:
+        """Return logits and deltas, float32, of regions by what the shared layers give."""
         deltas = self.regressor(shared).float().unflatten(1, (self.num_classes, 4))
         return self.classifier(shared).float(), deltas
 
@@ -113,7 +118,7 @@ class RoIHead(nn.Module):
 
     def loss(
         self,
-        features: Sequence[Float[Tensor, "B C _ _"]],
+        predict: Callable[[list[Tensor]], tuple[Tensor, Tensor]],
         proposals: Sequence[Float[Tensor, "_ 4"]],
         targets: Sequence[BoxTargets],
     ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
@@ -121,9 +126,14 @@ class RoIHead(nn.Module):
 
         Both are means over the images of the sums over their sampled regions, divided by the
         number of these.
+
+        Args:
+            predict: returns what `forward` does of the boxes of each image, on their features.
+            proposals: of each image.
+            targets: objects of each image.
         """
         regions = [self.sample(p, t) for p, t in zip(proposals, targets, strict=True)]
-        logits, deltas = self(features, [r.boxes_xyxy for r in regions])
+        logits, deltas = predict([r.boxes_xyxy for r in regions])
         labels = torch.cat([r.labels for r in regions])
         positive = (labels < self.num_classes).nonzero()[:, 0]
         counts = [len(r.labels) for r in regions]

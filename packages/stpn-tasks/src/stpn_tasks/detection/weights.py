@@ -1,4 +1,4 @@
-"""Reads the detector of the released STPN checkpoints."""
+"""Reads the detector of the released STPN checkpoints, and mmtracking's SELSA."""
 
 from __future__ import annotations
 
@@ -15,6 +15,10 @@ _RELEASED_MODULES = {
     r"rpn_head\.rpn_reg": r"rpn.head.bbox_pred",
     r"roi_head\.bbox_head\.shared_fcs\.0": r"roi_head.shared.fc6",
     r"roi_head\.bbox_head\.shared_fcs\.1": r"roi_head.shared.fc7",
+    r"roi_head\.bbox_head\.aggregator\.(\d+)\.fc_embed": r"roi_head.aggregators.\1.query",
+    r"roi_head\.bbox_head\.aggregator\.(\d+)\.ref_fc_embed": r"roi_head.aggregators.\1.key",
+    r"roi_head\.bbox_head\.aggregator\.(\d+)\.ref_fc": r"roi_head.aggregators.\1.value",
+    r"roi_head\.bbox_head\.aggregator\.(\d+)\.fc": r"roi_head.aggregators.\1.output",
     r"roi_head\.bbox_head\.fc_cls": r"roi_head.classifier",
     r"roi_head\.bbox_head\.fc_reg": r"roi_head.regressor",
 }
@@ -22,6 +26,8 @@ _RELEASED_MODULES = {
 
 def convert_released_detector(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename the weights of a released (mmdetection) Faster R-CNN to those of `FasterRCNN`.
+
+    Aggregators of SELSA, where there are any, become those of `SelsaRCNN`.
 
     Layouts agree, so no value changes.
 
