@@ -1,4 +1,7 @@
+import contextlib
+import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,6 +138,7 @@ def random_frames(seed, count):
         labels = rng.integers(0, 2, n + m)
         near = rng.integers(0, n, m) if n else np.zeros(0, np.int64)
         boxes[n : n + len(near)] = boxes[near] + rng.normal(0, 3, (len(near), 4))
+        boxes[:, 2:] = np.maximum(boxes[:, :2], boxes[:, 2:])
         labels[n : n + len(near)] = labels[near]
         objects.append(
             FrameTruth(
@@ -150,6 +154,99 @@ def random_frames(seed, count):
 
 def numbers(result):
     return [result.ap, result.ap50, result.ap75, result.ap_small, result.ap_medium, result.ap_large]
+
+
+def reference(objects, detections):
+    """Return what pycocotools says: the six numbers and the curve at IoU 0.5."""
+    pytest.importorskip("pycocotools")
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    def coco(frames, field, name):
+        rows = [
+            {
+                "image_id": i,
+                "category_id": int(label),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": (x2 - x1) * (y2 - y1),
+                name: float(value),
+            }
+            for i, frame in enumerate(frames)
+            for (x1, y1, x2, y2), label, value in zip(
+                frame.boxes_xyxy.astype(np.float64).tolist(),
+                frame.labels,
+                getattr(frame, field),
+                strict=True,
+            )
+        ]
+        made = COCO()
+        made.dataset = {
+            "images": [{"id": i} for i in range(len(frames))],
+            "categories": [{"id": label} for label in range(len(CLASSES))],
+            "annotations": [{"id": i, "iscrowd": 0, **row} for i, row in enumerate(rows, 1)],
+        }
+        made.createIndex()
+        return made
+
+    with contextlib.redirect_stdout(io.StringIO()):
+        evaluator = COCOeval(
+            coco(objects, "is_crowd", "iscrowd"), coco(detections, "scores", "score"), "bbox"
+        )
+        evaluator.evaluate()
+        evaluator.accumulate()
+        evaluator.summarize()
+    curve = evaluator.eval["precision"][0, :, :, 0, -1]
+    curve = curve[:, (curve > -1).all(axis=0)]
+    six = np.where(evaluator.stats[:6] > -1, evaluator.stats[:6], math.nan)
+    return six, curve.mean(axis=1) if curve.size else ()
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 30), st.booleans())
+def test_the_numbers_are_those_of_pycocotools(seed, count, coarse):
+    objects, detections = random_frames(seed, count)
+    if coarse:  # boxes, overlaps and scores that are equal
+        objects = [replace(o, boxes_xyxy=np.round(o.boxes_xyxy / 8) * 8) for o in objects]
+        detections = [
+            replace(d, boxes_xyxy=np.round(d.boxes_xyxy / 8) * 8, scores=np.round(d.scores * 4) / 4)
+            for d in detections
+        ]
+    six, curve = reference(objects, detections)
+    mine = coco_average_precision(objects, detections, CLASSES)
+    np.testing.assert_allclose(numbers(mine), six, atol=1e-12)
+    np.testing.assert_allclose(mine.curve50, curve, atol=1e-12)
+
+
+@pytest.mark.parametrize(("left", "expected"), [(18, 51 / 101), (-6, 1)])
+def test_of_two_objects_that_are_overlapped_alike_the_last_is_taken(left, expected):
+    def box(left, *rest):
+        return (left, 0, left + 39, 39, 0, *rest)
+
+    objects, detections = [truth(box(0), box(12))], [found(box(6, 0.9), box(left, 0.8))]
+    result = coco_average_precision(objects, detections, CLASSES)
+    assert result.ap50 == pytest.approx(expected)
+    np.testing.assert_allclose(numbers(result), reference(objects, detections)[0], atol=1e-12)
+
+
+def test_a_hundred_detections_of_a_frame_and_class_count_like_those_of_pycocotools():
+    rng = np.random.default_rng(0)
+    boxes = rng.uniform(0, 100, (40, 2))
+    boxes = np.concatenate((boxes, boxes + 40), axis=1)
+    objects = [truth(*np.column_stack((boxes, np.arange(40) % 2)))] * 2
+    rows = np.column_stack((np.tile(boxes, (8, 1)), np.arange(320) % 2, rng.random(320)))
+    rows[:, :4] += rng.normal(0, 4, (320, 4))
+    detections = [found(*rows), found(*rows[:50])]
+    six, _ = reference(objects, detections)
+    np.testing.assert_allclose(
+        numbers(coco_average_precision(objects, detections, CLASSES)), six, atol=1e-12
+    )
+    fewer = found(*(row for row in rows if row[4] == 1))
+    best = np.sort(fewer.scores)[-100]
+    rest = fewer.scores < best
+    assert rest.sum() == 60
+    more = FrameDetections(fewer.boxes_xyxy, np.where(rest, 0, fewer.scores), fewer.labels)
+    first, second = (coco_average_precision(objects[:1], [d], CLASSES) for d in (fewer, more))
+    np.testing.assert_equal(numbers(first), numbers(second))
 
 
 @settings(max_examples=10)

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from stpn_tasks.metrics.coco import FrameDetections, FrameTruth
+from stpn_tasks.metrics import FrameDetections, FrameTruth
 from stpn_tasks.report.frame_score import FrameScore, score_frame
 
 LEFT, RIGHT, FAR = (0, 0, 10, 10), (20, 0, 30, 10), (50, 50, 60, 60)

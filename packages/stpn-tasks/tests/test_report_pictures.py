@@ -11,8 +11,7 @@ from stpn_data.videos import FrameObjects
 from stpn_tasks.detection.build import build_preparation, build_test_sampler
 from stpn_tasks.detection.detections import Detections
 from stpn_tasks.detection.inference import VideoInference
-from stpn_tasks.metrics import AveragePrecision
-from stpn_tasks.metrics.coco import FrameDetections, FrameTruth
+from stpn_tasks.metrics import AveragePrecision, FrameDetections, FrameTruth
 from stpn_tasks.report.attention import (
     attention_maps,
     draw_attention,
@@ -52,7 +51,7 @@ def results(names=tuple(LABELS)):
 
 def inference(tiny, recipe, sampler=...):
     detector = tiny.detector(recipe)
-    chosen = build_test_sampler(recipe.prompts) if sampler is ... else sampler
+    chosen = build_test_sampler(recipe) if sampler is ... else sampler
     return VideoInference(detector, chosen, build_preparation(recipe, torch.device("cpu")))
 
 

@@ -2,16 +2,20 @@
 
 from stpn_tasks.metrics.coco import (
     AveragePrecision,
-    FrameDetections,
-    FrameTruth,
     coco_average_precision,
     coco_average_precision_by_condition,
 )
+from stpn_tasks.metrics.frames import FrameDetections, FrameTruth
+from stpn_tasks.metrics.motion_iou import motion_iou
+from stpn_tasks.metrics.vid import VidPrecision, vid_average_precision
 
 __all__ = [
     "AveragePrecision",
     "FrameDetections",
     "FrameTruth",
+    "VidPrecision",
     "coco_average_precision",
     "coco_average_precision_by_condition",
+    "motion_iou",
+    "vid_average_precision",
 ]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stpn_tasks.metrics.coco import FrameDetections, FrameTruth
+from stpn_tasks.metrics import FrameDetections, FrameTruth
 
 MIN_SCORE = 0.3  # boxes below are neither drawn nor counted
 MIN_IOU = 0.5

@@ -15,7 +15,7 @@ from stpn_data.videos import VideoDataset
 from stpn_tasks.detection.detections import Detections
 from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.draw import Image, draw_boxes, enlarge
-from stpn_tasks.metrics.coco import FrameDetections, FrameTruth
+from stpn_tasks.metrics import FrameDetections, FrameTruth
 from stpn_tasks.report.frame_score import MIN_SCORE
 from stpn_tasks.report.page import Html, element, join, picture, text
 
