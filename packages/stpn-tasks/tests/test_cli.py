@@ -4,14 +4,17 @@ import os
 import re
 import signal
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.video import VideoReader, VideoWriter
 from stpn_kernels.testing import shared_path
 from stpn_tasks.cli import main
 from stpn_tasks.detection.checkpoint import load_detector, save_detector
 from stpn_tasks.detection.detector import VideoDetector
+from stpn_tasks.detection.motion import motion_from_tracks
 from stpn_tasks.recipes import DETECTION_RECIPES, from_json
 from stpn_tasks.results import load_results
 
@@ -212,18 +215,29 @@ def test_evaluation_prints_and_writes_precision_by_condition(weights, tmp_path, 
     command = ("eval", "detection", "--weights", weights, *GENERATED, "--split", "test")
     stpn(*command, "--output", output, "--device", "cpu", *options)
     text = capsys.readouterr().out
-    assert "Average precision in percent, generated (test)" in " ".join(text.split())
-    for column in (weights.parent.name, "AP", "AP50", "AP75", "all", "deteriorated", "clean"):
-        assert f" {column} " in text
+    said = " ".join(text.split())
+    coco, vid = said.index("COCO box AP in percent"), said.index("ImageNet VID AP50 in percent")
+    assert "by motion IoU of the tracks; generated (test):" in said
+    for word in (weights.parent.name, "AP", "AP50", "AP75", "APs", "all", "deteriorated", "clean"):
+        assert f" {word} " in said[coco:vid]
+    for word in (weights.parent.name, "AP50", "all", "slow", "medium", "fast", "0.9 to 1.0"):
+        assert f" {word} " in said[vid:]
     results = load_results(output / "results.json")
     (model,) = results.models
     assert model.about == f"Weights {weights}."
     assert {"all", "clean", "deteriorated"} <= model.runs[0].precision["test"].keys()
     assert not math.isnan(model.runs[0].precision["test"]["all"].ap)
+    by_motion = model.runs[0].vid["test"]
+    assert list(by_motion) == ["all", "slow", "medium", "fast"]
+    assert list(by_motion["all"].by_class) == list(load_detector(weights).classes)
+    protocols = results.about["protocol"]
+    assert protocols["precision"].startswith("COCO box AP")
+    assert protocols["vid"].startswith("ImageNet VID AP50")
     assert int(results.about["num_frames"]) > 0
     assert results.about["device"] == "cpu"
     page = (output / "report.html").read_text()
     assert page.startswith("<!doctype html>")
+    assert ">AP50 of ImageNet VID</h2>" in page
     assert "data:image/" in page
 
 
@@ -298,6 +312,33 @@ def test_real_frames_are_trained_on_and_evaluated_from_the_tree_and_from_json(tm
         stpn("eval", "detection", "--weights", weights, "--data", data, "--output", output)
         found.append(json.loads((output / "results.json").read_text()))
     assert found[0]["about"]["num_frames"] == found[1]["about"]["num_frames"] == 10
+    of_tree, of_json = (one["models"][0]["runs"][0]["vid"]["test"] for one in found)
+    assert list(of_tree) == ["all", "slow", "medium", "fast"]
+    assert of_tree == of_json
+    capsys.readouterr()
+    table, output = write_table(tmp_path / "motion_iou.mat", root), tmp_path / "table"
+    command = ("eval", "detection", "--weights", weights, "--data", root)
+    stpn(*command, "--output", output, "--motion-table", table)
+    assert f"motion IoU of {table}" in " ".join(capsys.readouterr().out.split())
+    values = json.loads((output / "results.json").read_text())
+    assert values["models"][0]["runs"][0]["vid"]["test"] == of_tree
+    assert str(table) in values["about"]["protocol"]["vid"]
+    message = refused(capsys, *command, "--motion-table", json_file)
+    assert f"{json_file} cannot be read as a table of motion IoU" in message
+
+
+def write_table(path, root):
+    """Write the motion of the objects of a tree in the layout of the official file."""
+    savemat = pytest.importorskip("scipy.io").savemat
+    videos = ImageNetVID.from_folders(root, "val")
+    cells = []
+    for number, video in enumerate(videos.videos):
+        objects = {index: videos.objects(number, index) for index in range(video.num_frames)}
+        cells += [np.array([[v] for v in m]) for m in motion_from_tracks(objects).values()]
+    table = np.empty((len(cells), 1), object)
+    table[:, 0] = cells
+    savemat(path, {"motion_iou": table})
+    return path
     one, two = (results["models"][0]["runs"][0]["precision"] for results in found)
     assert one == two
     assert one["test"]["all"]["ap50"] is not None

@@ -9,7 +9,7 @@ import pytest
 
 from stpn_data.testing import damage_bytes, damage_json, read_or_refuse
 from stpn_tasks.detection.checkpoint import load_detector, save_detector
-from stpn_tasks.metrics.coco import AveragePrecision
+from stpn_tasks.metrics import AveragePrecision, VidPrecision
 from stpn_tasks.recipes import DetectionRecipe, from_json, small, to_json
 from stpn_tasks.results import Model, Results, Run, load_results, save_results
 
@@ -51,7 +51,8 @@ def test_a_damaged_recipe_is_read_or_refused_in_words(tmp_path):
 def test_damaged_results_are_read_or_refused_in_words(tmp_path):
     path = tmp_path / "results.json"
     precision = AveragePrecision(0.5, 0.7, 0.4, math.nan, 0.5, 0.6, curve50=(0.9, 0.5))
-    runs = tuple(Run(seed, {"clips": {"all": precision}}, 10, 1.5) for seed in range(2))
+    vid = {"clips": {"all": VidPrecision(0.5, {"cat": 0.5}, {"cat": 3}, 0.0)}}
+    runs = tuple(Run(seed, {"clips": {"all": precision}}, 10, 1.5, vid) for seed in range(2))
     save_results(path, Results("title", {"commit": "abc"}, (Model("a", "A", "about", runs),)))
     text = path.read_text()
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from stpn_tasks.metrics import AveragePrecision
+from stpn_tasks.metrics import AveragePrecision, VidPrecision
 from stpn_tasks.results import (
     Model,
     Results,
@@ -13,6 +13,7 @@ from stpn_tasks.results import (
     load_results,
     save_results,
     statistic,
+    vid_statistic,
 )
 
 NAN = math.nan
@@ -69,6 +70,38 @@ def test_results_come_back_from_their_file(tmp_path):
             assert math.isnan(mine.precision["test"]["fast"].ap50)
     with pytest.raises(KeyError, match="no model 'c'"):
         loaded.model("c")
+
+
+def vid_model(*ap50):
+    values = [VidPrecision(v, {"cat": v, "dog": NAN}, {"cat": 3, "dog": 0}, 0.25) for v in ap50]
+    runs = [Run(i, {"test": {}}, vid={"test": {"slow": one}}) for i, one in enumerate(values)]
+    return Model("a", "A", "About a.", (*runs, Run(len(runs), {"test": {}})))
+
+
+def test_numbers_by_the_rules_of_imagenet_vid_come_back_from_their_file(tmp_path):
+    save_results(tmp_path / "results.json", Results("Title", {}, (vid_model(0.5, NAN),)))
+    (loaded,) = load_results(tmp_path / "results.json").models
+    assert [repr(run.vid) for run in loaded.runs] == [repr(r.vid) for r in vid_model(0.5, NAN).runs]
+    assert loaded.runs[-1].vid == {}
+
+
+def test_numbers_by_the_rules_of_imagenet_vid_are_averaged_over_the_seeds_that_have_them():
+    model = vid_model(0.5, 0.6)
+    assert str(vid_statistic(model, "test", "slow")) == "55.0 ± 7.1"
+    assert str(vid_statistic(model, "test", "slow", "cat")) == "55.0 ± 7.1"
+    for group, name in (("fast", None), ("slow", "dog"), ("slow", "eel")):
+        assert str(vid_statistic(model, "test", group, name)) == "–"
+
+
+def test_results_from_before_imagenet_vid_was_measured_are_read(tmp_path):
+    path = tmp_path / "results.json"
+    save_results(path, Results("Title", {}, (model("a", 0.5),)))
+    values = json.loads(path.read_text())
+    del values["models"][0]["runs"][0]["vid"]
+    path.write_text(json.dumps(values))
+    (run,) = load_results(path).models[0].runs
+    assert run.vid == {}
+    assert run.precision["test"]["all"].ap50 == 0.5
 
 
 @pytest.mark.parametrize(

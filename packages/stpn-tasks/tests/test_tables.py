@@ -6,8 +6,15 @@ import torch
 from rich.console import Console
 
 from stpn_tasks import tables
-from stpn_tasks.metrics import AveragePrecision
-from stpn_tasks.tables import environment, precision_json, precision_table, print_table
+from stpn_tasks.metrics import AveragePrecision, VidPrecision
+from stpn_tasks.tables import (
+    environment,
+    precision_json,
+    precision_table,
+    print_table,
+    vid_json,
+    vid_table,
+)
 
 NAN = math.nan
 BASELINE = {"all": AveragePrecision(0.12345, 0.5, 0.25, NAN, 0.1, 1.0, (1.0, 0.98766))}
@@ -22,22 +29,55 @@ def rendered(table):
 
 
 def test_the_table_has_a_row_per_split_in_percent_and_a_dash_for_what_is_not_there():
-    table = precision_table({"baseline": BASELINE, "STPN": STPN}, ("all", "clean"), "Results")
+    table = precision_table({"baseline": BASELINE, "STPN": STPN}, ("all", "clean"))
     text = rendered(table)
-    assert "Results" in text
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
-    rows = {row[0]: row[1:] for row in rows if row}
-    assert rows["all"] == ["12.3", "50.0", "25.0"] * 2
-    assert rows["clean"] == ["–", "–", "–", "20.0", "60.0", "–"]
+    rows = {tuple(row[:2]): row[2:] for row in rows if row}
+    assert rows["all", "baseline"] == ["12.3", "50.0", "25.0", "–", "10.0", "100.0"]
+    assert rows["all", "STPN"] == rows["all", "baseline"]
+    assert rows["clean", "baseline"] == ["–"] * 6
+    assert rows["clean", "STPN"] == ["20.0", "60.0", "–", "–", "–", "–"]
 
 
 def test_a_wide_table_is_whole_where_the_output_is_no_terminal(capsys):
-    models = dict.fromkeys(("baseline", "STPN", "a longer name"), STPN)
-    print_table(precision_table(models, ("all", "deteriorated"), "Results"))
+    name = "a name of many words that would not fit into eighty columns with the numbers"
+    print_table(precision_table({name: STPN}, ("all", "deteriorated")))
     text = capsys.readouterr().out
     assert "deteriorated" in text
-    assert "a longer" in text
-    assert text.count("AP75") == 3
+    assert name in text
+
+
+VID = {
+    "all": VidPrecision(0.5, {"cat": 0.5, "dog": NAN}, {"cat": 1200, "dog": 0}, 0.0),
+    "slow": VidPrecision(NAN, {"cat": NAN, "dog": NAN}, {"cat": 0, "dog": 0}, 0.25),
+}
+
+
+def test_the_table_of_imagenet_vid_has_a_row_per_motion_group():
+    text = rendered(vid_table({"baseline": {"all": VID["all"]}, "STPN": VID}))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines()]
+    assert [row for row in rows if row] == [
+        ["all", "0.0 to 1.0", "baseline", "1,200", "50.0"],
+        ["all", "0.0 to 1.0", "STPN", "1,200", "50.0"],
+        ["slow", "0.9 to 1.0", "STPN", "0", "–"],
+    ]
+
+
+def test_json_of_imagenet_vid_has_every_class_and_group():
+    assert vid_json(VID) == {
+        "all": {
+            "ap50": 50.0,
+            "by_class": {"cat": 50.0, "dog": None},
+            "num_objects": {"cat": 1200, "dog": 0},
+            "empty_weight": 0.0,
+        },
+        "slow": {
+            "ap50": None,
+            "by_class": {"cat": None, "dog": None},
+            "num_objects": {"cat": 0, "dog": 0},
+            "empty_weight": 0.25,
+        },
+    }
 
 
 def test_json_has_percent_and_null_where_there_is_no_object():

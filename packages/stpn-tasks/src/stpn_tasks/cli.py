@@ -75,10 +75,14 @@ def eval_detection(
     output: Path | None = None,
     num_videos: int | None = None,
     batch_size: int = 1,
+    motion_table: Path | None = None,
     device: str | None = None,
     support: SupportOptions = SupportOptions(),  # noqa: B008
 ) -> None:
-    """Evaluate a detector: COCO AP of all frames and of the frames of each condition.
+    """Evaluate a detector by the protocols of COCO and of ImageNet VID.
+
+    COCO AP is of all frames and of the frames of each condition; AP50 of ImageNet VID is of all
+    objects and of slow, medium and fast ones, where objects have tracks.
 
     Args:
         weights: a model.safetensors that ``stpn train detection`` or ``stpn demo`` wrote.
@@ -89,13 +93,15 @@ def eval_detection(
         output: folder for results.json and report.html: tables, curves, frames with boxes.
         num_videos: how many generated clips.
         batch_size: videos of one size and length to run side by side.
+        motion_table: vid_groundtruth_motion_iou.mat of FGFA, for the whole validation set of
+            ImageNet VID; the same is computed from the tracks if not given.
         device: "cpu" or "cuda"; chosen if not given.
         support: other support frames than the recipe's.
     """
     from stpn_tasks.detection.data import open_videos
     from stpn_tasks.engine import main_process_first, make_accelerator
-    from stpn_tasks.evaluate import evaluate_files
-    from stpn_tasks.tables import precision_table, print_table
+    from stpn_tasks.evaluate import COCO_PROTOCOL, evaluate_files, vid_protocol
+    from stpn_tasks.tables import precision_table, print_table, vid_table
 
     accelerator = make_accelerator(device)
     with main_process_first(accelerator):
@@ -107,6 +113,7 @@ def eval_detection(
         accelerator=accelerator,
         support=support,
         batch_size=batch_size,
+        motion_table=motion_table,
         output=output,
         title=f"Detection on {data} ({split})",
     )
@@ -114,7 +121,11 @@ def eval_detection(
         return
     models = {name: evaluation.precision for name, evaluation in evaluations.items()}
     splits = list(next(iter(models.values())))
-    print_table(precision_table(models, splits, f"Average precision in percent, {data} ({split})"))
+    print(f"{COCO_PROTOCOL}; {data} ({split}):")
+    print_table(precision_table(models, splits))
+    by_motion = {name: evaluation.vid for name, evaluation in evaluations.items()}
+    print(f"{vid_protocol(motion_table)}; {data} ({split}):")
+    print_table(vid_table(by_motion))
     _print_report(videos)
     if output is not None:
         print(f"numbers: {output / 'results.json'}  report: {output / 'report.html'}")

@@ -19,6 +19,14 @@ from stpn_tasks.report.build import evaluation_report
 from stpn_tasks.results import save_results
 from stpn_tasks.tables import environment
 
+COCO_PROTOCOL = "COCO box AP in percent, at most 100 detections a frame and class"
+
+
+def vid_protocol(motion_table: Path | None) -> str:
+    """Name the protocol of ImageNet VID, and where the motion of the objects comes from."""
+    source = "the tracks" if motion_table is None else str(motion_table)
+    return f"ImageNet VID AP50 in percent, all objects and by motion IoU of {source}"
+
 
 def evaluate_files(
     files: Sequence[Path],
@@ -27,6 +35,7 @@ def evaluate_files(
     accelerator: Accelerator,
     support: SupportOptions,
     batch_size: int,
+    motion_table: Path | None,
     output: Path | None,
     title: str,
 ) -> dict[str, DetectionEvaluation]:
@@ -38,6 +47,8 @@ def evaluate_files(
         accelerator: devices and processes.
         support: other support frames than the recipes'.
         batch_size: videos of one size and length to run side by side.
+        motion_table: the official ``.mat`` with the motion of the objects, which otherwise comes
+            from their tracks.
         output: folder for ``results.json`` and ``report.html``; neither if not given.
         title: of the report.
 
@@ -45,7 +56,8 @@ def evaluate_files(
         What was found, by the names of the models: the folders of their files.
 
     Raises:
-        ValueError: if a detector does not know the classes of the videos.
+        ValueError: if a detector does not know the classes of the videos, or the table of motion
+            does not fit them.
     """
     start = time.perf_counter()
     about = environment(accelerator.device)
@@ -53,7 +65,12 @@ def evaluate_files(
     saved = [load_detector(file) for file in files]
     evaluations = {
         name: evaluate_saved(
-            one, videos, accelerator=accelerator, support=support, batch_size=batch_size
+            one,
+            videos,
+            accelerator=accelerator,
+            support=support,
+            batch_size=batch_size,
+            motion_table=motion_table,
         )
         for name, one in zip(names, saved, strict=True)
     }
@@ -66,7 +83,7 @@ def evaluate_files(
             title=title,
             about={
                 "command": shlex.join(["stpn", *sys.argv[1:]]),
-                "protocol": "COCO box AP in percent, at most 100 detections a frame",
+                "protocol": {"precision": COCO_PROTOCOL, "vid": vid_protocol(motion_table)},
                 "num_frames": evaluations[names[-1]].num_frames,
                 "minutes": round((time.perf_counter() - start) / 60, 2),
                 **about,

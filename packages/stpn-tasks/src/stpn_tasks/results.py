@@ -7,15 +7,18 @@ import json
 import math
 import statistics
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from stpn_tasks.metrics.coco import AveragePrecision
-from stpn_tasks.tables import precision_json, write_json
+from stpn_tasks.metrics import AveragePrecision, VidPrecision
+from stpn_tasks.tables import precision_json, vid_json, write_json
 
 # Average precision of one test set: of "all" frames and of the frames of each condition.
 ByCondition = Mapping[str, AveragePrecision]
+
+# AP50 by the rules of ImageNet VID of one test set: of "all" objects and of each motion group.
+ByMotion = Mapping[str, VidPrecision]
 
 # Conditions whose precision-recall curves are kept in files.
 CURVES = ("all", "deteriorated", "clean")
@@ -27,15 +30,17 @@ class Run:
 
     Attributes:
         seed: of data, weights and order.
-        precision: average precision by condition, by test set.
+        precision: COCO average precision by condition, by test set.
         steps: of fine-tuning, where the model was fine-tuned.
         cpu_seconds: of fine-tuning, all threads together.
+        vid: AP50 by the rules of ImageNet VID by motion group, by test set, where it was measured.
     """
 
     seed: int
     precision: Mapping[str, ByCondition]
     steps: int | None = None
     cpu_seconds: float | None = None
+    vid: Mapping[str, ByMotion] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -134,6 +139,26 @@ def gain(
     return _summary(mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys()))
 
 
+def vid_statistic(
+    model: Model, test_set: str, group: str, class_name: str | None = None
+) -> Statistic:
+    """Return mean and spread of a model's AP50 by ImageNet VID's rules over its seeds, in percent.
+
+    Args:
+        model: with its runs.
+        test_set: which one.
+        group: "all" or a motion group.
+        class_name: of one class instead of the mean over classes.
+    """
+    found = (run.vid.get(test_set, {}).get(group) for run in model.runs)
+    values = (
+        one.ap50 if class_name is None else one.by_class.get(class_name, math.nan)
+        for one in found
+        if one is not None
+    )
+    return _summary(100 * value for value in values if not math.isnan(value))
+
+
 def _values(model: Model, test_set: str, condition: str, metric: str) -> dict[int, float]:
     found = {
         run.seed: 100 * getattr(run.precision[test_set][condition], metric)
@@ -165,6 +190,7 @@ def run_json(run: Run) -> dict[str, Any]:
         "steps": run.steps,
         "cpu_seconds": run.cpu_seconds,
         "precision": precision,
+        "vid": {name: vid_json(values) for name, values in run.vid.items()},
     }
 
 
@@ -174,17 +200,34 @@ def run_from_json(values: Mapping[str, Any]) -> Run:
         name: {condition: _precision(numbers) for condition, numbers in by_condition.items()}
         for name, by_condition in values["precision"].items()
     }
-    return Run(values["seed"], precision, values["steps"], values["cpu_seconds"])
+    vid = {
+        name: {group: _vid_precision(numbers) for group, numbers in by_motion.items()}
+        for name, by_motion in values.get("vid", {}).items()  # older files have none
+    }
+    return Run(values["seed"], precision, values["steps"], values["cpu_seconds"], vid)
 
 
 def _precision(numbers: Mapping[str, Any]) -> AveragePrecision:
     curve = tuple(value / 100 for value in numbers.get("curve50", ()))
     single = {
-        field.name: math.nan if numbers[field.name] is None else numbers[field.name] / 100
-        for field in dataclasses.fields(AveragePrecision)
-        if field.name != "curve50"
+        one.name: _fraction(numbers[one.name])
+        for one in dataclasses.fields(AveragePrecision)
+        if one.name != "curve50"
     }
     return AveragePrecision(**single, curve50=curve)
+
+
+def _vid_precision(numbers: Mapping[str, Any]) -> VidPrecision:
+    return VidPrecision(
+        _fraction(numbers["ap50"]),
+        {name: _fraction(value) for name, value in numbers["by_class"].items()},
+        dict(numbers["num_objects"]),
+        numbers["empty_weight"],
+    )
+
+
+def _fraction(percent: float | None) -> float:
+    return math.nan if percent is None else percent / 100
 
 
 def save_results(path: Path, results: Results) -> None:

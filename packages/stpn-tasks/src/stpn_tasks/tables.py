@@ -17,35 +17,66 @@ from rich.console import Console
 from rich.table import Table
 
 from stpn_tasks.files import write_text
-from stpn_tasks.metrics.coco import AveragePrecision
+from stpn_tasks.metrics import AveragePrecision, VidPrecision
+from stpn_tasks.metrics.vid import MOTION_GROUPS
 
 # A list of numbers in indented json, which is better read in one line.
 _NUMBERS = re.compile(r"\[[\s\d.,eE+-]+\]")
 
 
+# What a table shows of the COCO protocol, by the fields of `AveragePrecision`.
+COCO_COLUMNS = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "APs",
+    "ap_medium": "APm",
+    "ap_large": "APl",
+}
+
+
 def precision_table(
-    models: Mapping[str, Mapping[str, AveragePrecision]], splits: Sequence[str], title: str
+    models: Mapping[str, Mapping[str, AveragePrecision]], splits: Sequence[str]
 ) -> Table:
-    """Return a table of AP, AP50 and AP75 in percent: a row per split, columns per model.
+    """Return a table of the six COCO numbers in percent: a row per split and model.
 
     Args:
         models: average precision by split, by model.
         splits: which splits to show, in order; one that a model lacks shows dashes.
-        title: what stands above the table.
     """
-    table = Table(title=title, title_justify="left")
-    table.add_column("frames", no_wrap=True)
-    for model in models:
-        for name in ("AP", "AP50", "AP75"):
-            table.add_column(f"{model}\n{name}", justify="right")
+    table = Table()
+    for name in ("frames", "model"):
+        table.add_column(name, no_wrap=True)
+    for name in COCO_COLUMNS.values():
+        table.add_column(name, justify="right")
     for split in splits:
-        found = [precision.get(split) for precision in models.values()]
-        cells = [
-            _percent(math.nan if values is None else getattr(values, name))
-            for values in found
-            for name in ("ap", "ap50", "ap75")
-        ]
-        table.add_row(split, *cells)
+        for model, precision in models.items():
+            values = precision.get(split)
+            cells = [
+                _percent(math.nan if values is None else getattr(values, name))
+                for name in COCO_COLUMNS
+            ]
+            table.add_row(split, model, *cells)
+    return table
+
+
+def vid_table(models: Mapping[str, Mapping[str, VidPrecision]]) -> Table:
+    """Return a table of the AP50 of ImageNet VID in percent: a row per motion group and model.
+
+    Args:
+        models: AP50 by motion group, by model.
+    """
+    table = Table()
+    for name in ("objects", "motion IoU", "model"):
+        table.add_column(name, no_wrap=True)
+    for name in ("number", "AP50"):
+        table.add_column(name, justify="right")
+    for group, (low, high) in MOTION_GROUPS.items():
+        for model, by_motion in models.items():
+            if group in by_motion:
+                number = sum(by_motion[group].num_objects.values())
+                cells = (f"{number:,}", _percent(by_motion[group].ap50))
+                table.add_row(group, f"{low} to {high}", model, *cells)
     return table
 
 
@@ -61,12 +92,23 @@ def precision_json(precision: Mapping[str, AveragePrecision]) -> dict[str, dict[
         split: {
             name: [round(100 * point, 2) for point in value]
             if name == "curve50"
-            else None
-            if math.isnan(value)
-            else round(100 * value, 3)
+            else _rounded(value)
             for name, value in dataclasses.asdict(values).items()
         }
         for split, values in precision.items()
+    }
+
+
+def vid_json(precision: Mapping[str, VidPrecision]) -> dict[str, dict[str, Any]]:
+    """Return AP50 by motion group as json can hold it: percent, null without an object."""
+    return {
+        group: {
+            "ap50": _rounded(one.ap50),
+            "by_class": {name: _rounded(value) for name, value in one.by_class.items()},
+            "num_objects": dict(one.num_objects),
+            "empty_weight": one.empty_weight,
+        }
+        for group, one in precision.items()
     }
 
 
@@ -107,6 +149,10 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ValueError(f"{path} cannot be read as json: {error}") from error
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(100 * value, 3)
 
 
 def _percent(value: float) -> str:

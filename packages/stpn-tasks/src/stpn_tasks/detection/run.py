@@ -123,18 +123,25 @@ def evaluate_saved(
     accelerator: Accelerator,
     support: SupportOptions,
     batch_size: int = 1,
+    motion_table: Path | None = None,
 ) -> DetectionEvaluation:
     """Evaluate a detector from a file.
 
     Raises:
-        ValueError: if its classes are not the data set's.
+        ValueError: if its classes are not the data set's, or the table of motion does not fit.
     """
     if saved.classes != tuple(videos.classes):
         raise ValueError(
             f"the detector knows the classes {saved.classes}, the data has {videos.classes}"
         )
     inference = build_inference(saved, accelerator, support)
-    return evaluate_detector(inference, videos, accelerator=accelerator, batch_size=batch_size)
+    return evaluate_detector(
+        inference,
+        videos,
+        accelerator=accelerator,
+        batch_size=batch_size,
+        motion_table=motion_table,
+    )
 
 
 def build_inference(

@@ -81,7 +81,12 @@ def evaluation_report(
         The numbers, as ``save_results`` takes them.
     """
     models = tuple(
-        Model(name, name, descriptions[name], (Run(seed, {"test": evaluation.precision}),))
+        Model(
+            name,
+            name,
+            descriptions[name],
+            (Run(seed, {"test": evaluation.precision}, vid={"test": evaluation.vid}),),
+        )
         for name, evaluation in evaluations.items()
     )
     results = Results(title, about, models)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+from stpn_tasks.metrics.vid import ALL_OBJECTS, MOTION_GROUPS
 from stpn_tasks.report.figures import gain_bars, precision_recall
 from stpn_tasks.report.page import (
     Column,
@@ -20,12 +21,13 @@ from stpn_tasks.report.words import (
     ABOUT_CONDITIONS,
     ABOUT_NUMBERS,
     ABOUT_TEST_SETS,
+    ABOUT_VID,
     MAIN,
     TEST_SETS,
     in_order,
     spoken,
 )
-from stpn_tasks.results import Model, Results, Statistic, gain, statistic
+from stpn_tasks.results import Model, Results, Statistic, gain, statistic, vid_statistic
 
 # What a cell of a table is, of a model, a condition and a metric.
 _Value = Callable[[Model, str, str], Statistic]
@@ -72,6 +74,10 @@ def number_sections(results: Results) -> list[Section]:
             for name in _all(results)
         }
         sections.append(Section("By condition", (*filter(None, by_condition), _meanings(meanings))))
+    by_motion = [part for s in results.test_sets for part in _vid_tables(results, s)]
+    if by_motion:
+        about = _meanings(ABOUT_VID)
+        sections.append(Section("AP50 of ImageNet VID", (*by_motion, about)))
     curves = tuple(filter(None, (precision_recall(results, s) for s in results.test_sets)))
     if curves:
         sections.append(Section("Precision and recall", curves))
@@ -140,6 +146,35 @@ def _condition_table(results: Results, test_set: str) -> Html | None:
         results, test_set, "Average precision in percent by the condition of the frames"
     )
     return _table(results.models, caption, columns, cells, _absolute(test_set))
+
+
+def _vid_tables(results: Results, test_set: str) -> list[Html]:
+    """Return AP50 by ImageNet VID's rules by motion group, and by class, where it was measured."""
+    measured = [run.vid.get(test_set, {}) for model in results.models for run in model.runs]
+    groups = [name for name in MOTION_GROUPS if any(name in by_motion for by_motion in measured)]
+    if not groups:
+        return []
+    classes = dict.fromkeys(
+        name for one in measured if ALL_OBJECTS in one for name in one[ALL_OBJECTS].by_class
+    )
+    rows = [
+        (model.label, [str(vid_statistic(model, test_set, group)) for group in groups])
+        for model in results.models
+    ]
+    what = "AP50 in percent by the rules of ImageNet VID"
+    by_motion = table(
+        _captioned(results, test_set, f"{what}, objects by motion"),
+        "model",
+        [Column(f"{group} objects") for group in groups],
+        rows,
+    )
+    of_class = [
+        (name, [str(vid_statistic(model, test_set, ALL_OBJECTS, name)) for model in results.models])
+        for name in classes
+    ]
+    columns = [Column(model.label) for model in results.models]
+    caption = _captioned(results, test_set, f"{what}, by class")
+    return [by_motion, table(caption, "class", columns, of_class)]
 
 
 def _gain_table(results: Results, test_set: str) -> Html:

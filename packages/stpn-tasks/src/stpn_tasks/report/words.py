@@ -48,6 +48,14 @@ ABOUT_NUMBERS = {
     "–": "not measured, or no such frame has an object.",
 }
 
+ABOUT_VID = {
+    "ImageNet VID": "the rules of that data set’s evaluation, by which papers on it report AP50; "
+    "they differ a little from COCO’s, and so do the numbers.",
+    "motion": "of each object: the mean IoU of its box with its boxes in the ten frames on each "
+    "side. Slow objects have 0.9 to 1, medium ones 0.7 to 0.9, fast ones 0 to 0.7. Conditions "
+    "divide frames, motion divides objects.",
+}
+
 ABOUT_F1 = (
     "F1 of a frame: boxes with a score of 0.3 or more are matched with the objects of their class "
     "at IoU 0.5, best score first; F1 is twice the number of objects found over the number of "
