@@ -1,8 +1,8 @@
 """COCO average precision of boxes, of all frames and of the frames of each condition.
 
 The numbers are those of pycocotools, which the tests compare with. It keeps a python object per
-box and a dictionary per frame, class and size of object: for the validation set of ImageNet VID
-that is tens of gigabytes and a quarter of an hour. Here all frames of a class are matched at once.
+box and a dictionary per frame, class and size of object: by the growth over 2000 frames, 36 GiB and
+18 minutes for the validation set of ImageNet VID. Here all frames of a class are matched at once.
 """
 
 from __future__ import annotations
