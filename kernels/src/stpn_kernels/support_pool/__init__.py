@@ -5,10 +5,12 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from stpn_kernels.backend import Backend, use_triton
 from stpn_kernels.checks import check_companion, check_floating, check_rank
 from stpn_kernels.support_pool.op import support_pool_op
+from stpn_kernels.support_pool.triton_op import support_pool_triton_op, why_not
 
-__all__ = ["support_pool"]
+__all__ = ["support_pool", "why_not"]
 
 
 def support_pool(
@@ -16,6 +18,8 @@ def support_pool(
     weight: Float[Tensor, " C"],
     bias: Float[Tensor, " C"],
     eps: float = 1e-5,
+    *,
+    backend: Backend = "auto",
 ) -> Float[Tensor, "B N C"]:
     """Average the support embeddings over the K support frames and normalise each token.
 
@@ -28,13 +32,17 @@ def support_pool(
         weight: LayerNorm weight (C,).
         bias: LayerNorm bias (C,).
         eps: added to the variance.
+        backend: ``"reference"``, plain PyTorch on every device; ``"triton"``, an error where
+            `why_not` has reasons; ``"auto"``, which takes what the committed measurements say is
+            faster. Triton copies a ``support`` whose last dimension is not contiguous.
 
     Returns:
         Pooled tokens (B, N, C) in the dtype of ``support``.
 
     Raises:
         TypeError: a dtype is not floating point or does not fit that of ``support``.
-        ValueError: a shape or device does not fit, or there is no support frame (K = 0).
+        ValueError: a shape or device does not fit, there is no support frame (K = 0), ``backend``
+            is unknown, or Triton is asked for and can't run the call.
     """
     check_floating("support", support)
     check_rank("support", support, "B K N C")
@@ -47,5 +55,7 @@ def support_pool(
             raise ValueError(
                 f"{name} must have shape (C,) = ({support.shape[3]},), got {tuple(parameter.shape)}"
             )
-    out: Tensor = support_pool_op(support, weight, bias, eps)
+    triton = use_triton(backend, "support_pool", why_not(support), support)
+    op = support_pool_triton_op if triton else support_pool_op
+    out: Tensor = op(support, weight, bias, eps)
     return out

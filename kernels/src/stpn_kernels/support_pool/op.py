@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import CustomOpDef  # type: ignore[attr-defined]
 
 from stpn_kernels.precision import compute_dtype, without_autocast
 from stpn_kernels.support_pool.reference import support_pool_reference
@@ -33,32 +34,33 @@ def support_pool_backward_op(
     return d_frame, d_weight.to(weight.dtype), d_bias.to(bias.dtype)
 
 
-@support_pool_op.register_fake
-def _(support: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    B, _, N, C = support.shape
-    return support.new_empty(B, N, C)
+def register_shapes_and_gradients(op: CustomOpDef, backward_op: CustomOpDef) -> None:
+    """Tell torch what an implementation returns, and its backward."""
+
+    def output(support: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+        B, _, N, C = support.shape
+        return support.new_empty(B, N, C)
+
+    def gradients(
+        grad_out: Tensor, support: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        B, _, N, C = support.shape
+        return support.new_empty(B, N, C), weight.new_empty(C), bias.new_empty(C)
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        *tensors, ctx.eps = inputs
+        ctx.save_for_backward(*tensors)
+
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        support, *parameters = ctx.saved_tensors
+        d_frame, *d_parameters = backward_op(grad_out, support, *parameters, ctx.eps)
+        d_support = d_frame[:, None].expand(-1, support.shape[1], -1, -1)
+        needed = zip((d_support, *d_parameters), ctx.needs_input_grad[:3], strict=True)
+        return *(grad if need else None for grad, need in needed), None
+
+    op.register_fake(output)
+    backward_op.register_fake(gradients)
+    op.register_autograd(backward, setup_context=save)
 
 
-@support_pool_backward_op.register_fake
-def _(
-    grad_out: Tensor, support: Tensor, weight: Tensor, bias: Tensor, eps: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    B, _, N, C = support.shape
-    return support.new_empty(B, N, C), weight.new_empty(C), bias.new_empty(C)
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    *tensors, ctx.eps = inputs
-    ctx.save_for_backward(*tensors)
-
-
-def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    support, weight, bias = ctx.saved_tensors
-    d_frame, d_weight, d_bias = support_pool_backward_op(grad_out, support, weight, bias, ctx.eps)
-    d_support = d_frame[:, None].expand(-1, support.shape[1], -1, -1)
-    grads = (d_support, d_weight, d_bias)
-    needed = (g if need else None for g, need in zip(grads, ctx.needs_input_grad[:3], strict=True))
-    return *needed, None
-
-
-support_pool_op.register_autograd(_backward, setup_context=_setup_context)
+register_shapes_and_gradients(support_pool_op, support_pool_backward_op)
