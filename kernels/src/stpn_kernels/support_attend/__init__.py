@@ -5,14 +5,19 @@ from __future__ import annotations
 from jaxtyping import Float
 from torch import Tensor
 
+from stpn_kernels.backend import Backend, use_triton
 from stpn_kernels.checks import check_companion, check_floating, check_rank
 from stpn_kernels.support_attend.op import support_attend_op
+from stpn_kernels.support_attend.triton_op import support_attend_triton_op, why_not
 
-__all__ = ["support_attend"]
+__all__ = ["support_attend", "why_not"]
 
 
 def support_attend(
-    queries: Float[Tensor, "P h D"], tokens: Float[Tensor, "B K N D"]
+    queries: Float[Tensor, "P h D"],
+    tokens: Float[Tensor, "B K N D"],
+    *,
+    backend: Backend = "auto",
 ) -> Float[Tensor, "B P h D"]:
     """Attend with each query over all ``K * N`` support tokens; return the weighted token sums.
 
@@ -22,19 +27,24 @@ def support_attend(
     weights sum to one, so callers apply the value projection and its bias to the result. Exact, and
     no key or value of any support token is ever computed.
 
-    Half precision inputs are computed in float32. Differentiable once, by recomputation.
+    Half precision inputs are computed in float32; Triton rounds queries to the dtype of ``tokens``,
+    multiplies the two as they are, and adds up in float32. Differentiable once, by recomputation.
 
     Args:
         queries: scaled queries absorbed through the key projection (P, h, D), one per prompt and
             head, the same for all images.
         tokens: support tokens (B, K, N, D), any strides, such as a view of a ring buffer.
+        backend: ``"reference"``, plain PyTorch on every device; ``"triton"``, an error where
+            `why_not` has reasons; ``"auto"``, which takes what the committed measurements say is
+            faster. Triton copies ``tokens`` whose last dimension is not contiguous.
 
     Returns:
         Sums of softmax weight times token (B, P, h, D) in the dtype of ``tokens``.
 
     Raises:
         TypeError: a dtype is not floating point or does not fit that of ``tokens``.
-        ValueError: a shape or device does not fit, or there is no token (K = 0 or N = 0).
+        ValueError: a shape or device does not fit, there is no token (K = 0 or N = 0), ``backend``
+            is unknown, or Triton is asked for and can't run the call.
     """
     check_floating("tokens", tokens)
     check_rank("tokens", tokens, "B K N D")
@@ -47,5 +57,7 @@ def support_attend(
             f"queries must have the width D = {tokens.shape[3]} of tokens,"
             f" got {tuple(queries.shape)}"
         )
-    out: Tensor = support_attend_op(queries, tokens)
+    triton = use_triton(backend, "support_attend", why_not(tokens), tokens)
+    op = support_attend_triton_op if triton else support_attend_op
+    out: Tensor = op(queries, tokens)
     return out

@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import CustomOpDef  # type: ignore[attr-defined]
 from torch.utils.flop_counter import register_flop_formula
 
 from stpn_kernels.precision import compute_dtype, without_autocast
@@ -37,33 +38,33 @@ def support_attend_backward_op(
         return d_queries, d_tokens.view(tokens.shape).to(tokens.dtype)
 
 
-@support_attend_op.register_fake
-def _(queries: Tensor, tokens: Tensor) -> Tensor:
-    return tokens.new_empty(tokens.shape[0], *queries.shape)
+def register_shapes_and_gradients(op: CustomOpDef, backward_op: CustomOpDef) -> None:
+    """Tell torch what an implementation returns, its backward, and how many operations it takes."""
+
+    def output(queries: Tensor, tokens: Tensor) -> Tensor:
+        return tokens.new_empty(tokens.shape[0], *queries.shape)
+
+    def gradients(
+        grad_out: Tensor, queries: Tensor, tokens: Tensor, need_tokens: bool
+    ) -> tuple[Tensor, Tensor]:
+        d_tokens = tokens.new_empty(tokens.shape if need_tokens else 0)
+        return queries.new_empty(queries.shape), d_tokens
+
+    def save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
+        need_queries, need_tokens = ctx.needs_input_grad
+        d_queries, d_tokens = backward_op(grad_out, *ctx.saved_tensors, need_tokens)
+        return d_queries if need_queries else None, d_tokens if need_tokens else None
+
+    op.register_fake(output)
+    backward_op.register_fake(gradients)
+    op.register_autograd(backward, setup_context=save)
+    register_flop_formula(op._opoverload.overloadpacket)(_forward_flops)
+    register_flop_formula(backward_op._opoverload.overloadpacket)(_backward_flops)
 
 
-@support_attend_backward_op.register_fake
-def _(
-    grad_out: Tensor, queries: Tensor, tokens: Tensor, need_tokens: bool
-) -> tuple[Tensor, Tensor]:
-    d_tokens = tokens.new_empty(tokens.shape if need_tokens else 0)
-    return queries.new_empty(queries.shape), d_tokens
-
-
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs)
-
-
-def _backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
-    need_queries, need_tokens = ctx.needs_input_grad
-    d_queries, d_tokens = support_attend_backward_op(grad_out, *ctx.saved_tensors, need_tokens)
-    return d_queries if need_queries else None, d_tokens if need_tokens else None
-
-
-support_attend_op.register_autograd(_backward, setup_context=_setup_context)
-
-
-@register_flop_formula(torch.ops.stpn.support_attend)
 def _forward_flops(
     queries: tuple[int, ...], tokens: tuple[int, ...], *args: Any, **kwargs: Any
 ) -> int:
@@ -71,7 +72,6 @@ def _forward_flops(
     return 2 * _product_flops(queries, tokens)
 
 
-@register_flop_formula(torch.ops.stpn.support_attend_backward)
 def _backward_flops(
     grad_out: tuple[int, ...],
     queries: tuple[int, ...],
@@ -88,3 +88,6 @@ def _product_flops(queries: tuple[int, ...], tokens: tuple[int, ...]) -> int:
     P, h, D = queries
     B, K, N, _ = tokens
     return 2 * B * P * h * K * N * D
+
+
+register_shapes_and_gradients(support_attend_op, support_attend_backward_op)
