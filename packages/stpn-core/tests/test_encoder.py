@@ -135,3 +135,26 @@ def test_static_prompts_refuse_support_and_widths_of_another_backbone(backbone):
         VideoEncoder(backbone, StaticPrompts((32,), 2))
     with pytest.raises(ValueError, match="must be positive, got 0"):
         StaticPrompts((16,), 0)
+
+
+@pytest.mark.parametrize("features_grad", [False, True])
+@pytest.mark.parametrize("support_grad", [False, True])
+def test_one_pass_gives_embeddings_and_maps_each_with_its_own_gradient(
+    backbone, support_grad, features_grad
+):
+    predictor = MixerPredictor.for_backbone(backbone, 3)
+    encoder = VideoEncoder(backbone, predictor, support_grad=support_grad)
+    images = torch.randn(2, 3, 16, 24, requires_grad=True)
+    embeddings, (maps,) = encoder.embed_with_features(images, features_grad=features_grad)
+    torch.testing.assert_close(embeddings, encoder.embed(images))
+    torch.testing.assert_close(maps, backbone(images)[0])
+    for output, has_gradient in ((embeddings, support_grad), (maps, features_grad)):
+        assert output.requires_grad == has_gradient
+        if has_gradient:
+            assert torch.autograd.grad(output.square().sum(), images, retain_graph=True)[0].any()
+
+
+def test_maps_without_a_predictor_come_without_embeddings(backbone):
+    embeddings, maps = VideoEncoder(backbone, None).embed_with_features(torch.randn(1, 3, 16, 16))
+    assert embeddings is None
+    assert maps[0].shape == (1, 16, 2, 2)

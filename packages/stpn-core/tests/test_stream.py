@@ -10,6 +10,8 @@ from stpn_core import (
     AttentionPredictor,
     AveragePredictor,
     MixerPredictor,
+    StaticPrompts,
+    SupportFrame,
     SupportMemory,
     TransformerPredictor,
     VideoEncoder,
@@ -116,6 +118,38 @@ def test_streaming_equals_offline(predictor, sampler, length, num_videos, deep):
     for out, features in zip(outputs, expected, strict=True):
         torch.testing.assert_close(out.features[0], features, atol=2e-5, rtol=1e-4)
     assert backbone.plain_passes <= num_videos * sum(map(sampler.embeds, range(length)))
+
+
+@pytest.mark.parametrize("kind", ["predictor", "static", "none"])
+@settings(max_examples=15, deadline=None)
+@given(sampler=SAMPLERS, length=st.integers(1, 9))
+def test_a_frame_comes_with_the_notes_on_its_support_frames(kind, sampler, length):
+    """Each taken once, when the frame is pushed; also where no predictor reads support frames."""
+    backbone = TinyBackbone()
+    predictor = {
+        "predictor": TransformerPredictor.for_backbone(backbone, 2),
+        "static": StaticPrompts.for_backbone(backbone, 2),
+        "none": None,
+    }[kind]
+    encoder = VideoEncoder(backbone, predictor).eval()
+    video = torch.randn(1, length, 3, 16, 24)
+    video[0, :, 0, 0, 0] = torch.arange(length)
+    described = []
+
+    def describe(frame):
+        described.append(int(frame[0, 0, 0, 0]))
+        return SupportFrame(encoder.embed_with_features(frame)[0], described[-1])
+
+    stream = encoder.stream(sampler, describe=describe)
+    outputs = streamed(stream, video)
+    for t, out in enumerate(outputs):
+        assert list(out.notes) == list(sampler(t, length))
+        support = video[:, list(out.notes)] if kind == "predictor" else None
+        torch.testing.assert_close(
+            out.features[0], encoder(video[:, t], support)[0], atol=2e-5, rtol=1e-4
+        )
+    assert described == list(filter(sampler.embeds, range(length)))
+    assert len(stream.state.notes) <= sampler.past + sampler.future + 1
 
 
 def test_a_stream_goes_on_from_a_snapshot(backbone):

@@ -149,6 +149,7 @@ def test_clips_of_different_sizes_become_one_batch():
     assert batch.frames.shape == (2, 3, 64, 32)
     assert batch.support.shape == (2, 2, 3, 64, 32)
     assert batch.image_sizes == batch.original_sizes == [(20, 30), (40, 24)]
+    assert batch.support_sizes == [[(20, 30)] * 2, [(40, 24)] * 2]
     assert (batch.videos, batch.indices) == ([0, 1], [4, 1])
     for number, clip in enumerate((clips[1], clips[3])):
         alone = pad_images([clip.frame, *clip.support], 1)

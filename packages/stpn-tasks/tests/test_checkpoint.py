@@ -155,6 +155,43 @@ def test_the_baseline_begins_from_stpn_without_its_predictor(tiny, saved):
     assert_same(detector, state(stpn))
 
 
+def test_selsa_begins_from_faster_rcnn_with_new_aggregators(tiny, saved):
+    _, stpn, path = saved
+    detector = build_detector(replace(tiny.recipe(), detector="selsa", seed=3), 2)
+    before = state(detector)
+    anew = initialise(detector, path)
+    assert len(anew) == 2 * 4 * 2
+    assert all(key.startswith("head.roi_head.aggregators.") for key in anew)
+    assert_same(detector, {**state(stpn), **{key: before[key] for key in anew}})
+
+
+def test_faster_rcnn_begins_from_selsa_without_its_aggregators(tiny, tmp_path):
+    recipe, path = replace(tiny.recipe("none"), detector="selsa"), tmp_path / "model.safetensors"
+    save_detector(path, tiny.detector(recipe), recipe, CLASSES)
+    detector = build_detector(tiny.recipe(), 2)
+    names = initialise(detector, path)
+    assert {key.split(".")[1] for key in names} == {"predictor", "roi_head"}
+    loaded = load_detector(path)
+    assert loaded.recipe == recipe
+    assert_same(
+        detector,
+        {**state(detector), **{k: v for k, v in state(loaded.detector).items() if k not in names}},
+    )
+
+
+@pytest.mark.parametrize("chosen", ["selsa", "faster-rcnn"])
+def test_weights_of_the_other_detector_are_refused_by_name(tiny, tmp_path, chosen):
+    """A file whose recipe was changed by hand, say."""
+    other = {"selsa": "faster-rcnn", "faster-rcnn": "selsa"}[chosen]
+    path = tmp_path / "model.safetensors"
+    detector = tiny.detector(replace(tiny.recipe(), detector=other))
+    save_detector(path, detector, replace(tiny.recipe(), detector=chosen), CLASSES)
+    what = {"selsa": "missing", "faster-rcnn": "unknown"}[chosen]
+    message = rf"model\.safetensors is of another model; {what} weights: head.roi_head.aggregators"
+    with pytest.raises(ValueError, match=message):
+        load_detector(path)
+
+
 @pytest.mark.parametrize("num_classes", [3, 30])
 def test_nothing_is_loaded_when_something_does_not_fit(tiny, saved, num_classes):
     detector = build_detector(replace(tiny.recipe(), seed=3), num_classes)

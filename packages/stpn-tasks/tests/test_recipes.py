@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from stpn_data.sampling import CausalSampler, VideoUniformSampler, WindowSampler
 from stpn_tasks.analysis.cost import cost_table, measure_cost
 from stpn_tasks.detection.build import build_detector, build_test_sampler, build_train_sampler
+from stpn_tasks.detection.detector import SelsaDetector, VideoDetector
 from stpn_tasks.recipes import (
     DETECTION_RECIPES,
     BackboneRecipe,
@@ -18,10 +19,14 @@ from stpn_tasks.recipes import (
     HeadRecipe,
     OptimRecipe,
     PromptRecipe,
+    SelsaRecipe,
     SupportOptions,
     from_json,
+    small,
+    small_selsa,
     swin_tiny,
     swin_tiny_released,
+    swin_tiny_selsa,
     to_json,
 )
 
@@ -41,8 +46,8 @@ def test_every_recipe_survives_json_and_builds(name):
     assert from_json(to_json(recipe), "test") == recipe
     detector = build_on_meta(recipe)
     assert (detector.encoder.predictor is None) == (recipe.prompts.predictor == "none")
-    build_test_sampler(recipe.prompts)
-    build_train_sampler(recipe.prompts)
+    build_test_sampler(recipe)
+    build_train_sampler(recipe)
 
 
 @pytest.mark.parametrize("name", DETECTION_RECIPES)
@@ -69,6 +74,34 @@ def test_detectors_have_as_many_parameters_as_the_paper_says(name, millions, pre
     assert f"{count(detector) / 1e6:.2f}" == millions
 
 
+def test_selsa_adds_its_aggregators_to_the_parameters():
+    plain, selsa = build_on_meta(swin_tiny()), build_on_meta(swin_tiny_selsa())
+    assert count(selsa) - count(plain) == 8_396_800
+
+
+def test_selsa_is_one_option_away_from_faster_rcnn():
+    assert replace(swin_tiny(), detector="selsa") == swin_tiny_selsa()
+    assert replace(small(), detector="selsa") == small_selsa()
+    for recipe, kind in ((small(), VideoDetector), (small_selsa(), SelsaDetector)):
+        assert type(build_on_meta(recipe)) is kind
+
+
+@pytest.mark.parametrize("predictor", ["none", "static", "transformer"])
+def test_selsa_reads_support_frames_with_and_without_prompts_of_them(tiny, predictor):
+    recipe = replace(tiny.recipe(predictor), detector="selsa")
+    assert build_test_sampler(recipe) == WindowSampler(2, 2)
+    assert build_train_sampler(recipe) is not None
+
+
+def test_options_that_exclude_each_other_are_named(tiny):
+    options = SelsaRecipe(references="prompted")
+    with pytest.raises(ValueError, match="options of selsa .* not for 'faster-rcnn'"):
+        build_detector(replace(tiny.recipe(), selsa=options), 2)
+    alone = replace(tiny.recipe("none"), detector="selsa", selsa=options)
+    with pytest.raises(ValueError, match="selsa.references must be 'plain' for .* 'none'"):
+        build_detector(alone, 2)
+
+
 settings = st.builds(
     DetectionRecipe,
     backbone=st.builds(
@@ -88,7 +121,9 @@ settings = st.builds(
         test_sampler=st.sampled_from(["window", "grid", "causal", "uniform"]),
         test_support=st.integers(),
     ),
+    detector=st.sampled_from(["faster-rcnn", "selsa"]),
     head=st.builds(HeadRecipe, anchor_scale=st.floats(allow_nan=False)),
+    selsa=st.builds(SelsaRecipe, st.integers(), st.sampled_from(["plain", "prompted"])),
     optim=st.builds(
         OptimRecipe,
         lr=st.floats(allow_nan=False),
@@ -134,6 +169,7 @@ def changed(**fields):
         (changed(optim__lr="high"), "recipe.optim.lr must be float, got 'high'"),
         (changed(prompts__deep=1), "recipe.prompts.deep must be bool, got 1"),
         (changed(prompts__predictor="mix"), r"predictor must be Literal\[.*'mixer'.*got 'mix'"),
+        (changed(detector="selsas"), r"recipe.detector must be .*'selsa'.* got 'selsas'"),
         (changed(prompts__predictor=["mixer"]), r"predictor must be Literal\[.*got \['mixer'\]"),
         (changed(backbone__depths=[2, "2"]), "recipe.backbone.depths must be int, got '2'"),
         (changed(backbone__depths=2), r"depths must be tuple\[int, ...\], got 2"),
@@ -167,22 +203,22 @@ def test_counts_that_would_train_nothing_are_refused(field):
 )
 def test_support_frames_are_those_that_the_recipe_says(test_sampler, sampler):
     prompts = PromptRecipe(test_sampler=test_sampler, test_support=4, stride=3)
-    assert build_test_sampler(prompts) == sampler
+    assert build_test_sampler(DetectionRecipe(prompts=prompts)) == sampler
 
 
 def test_half_a_window_on_each_side_needs_an_even_number():
     with pytest.raises(ValueError, match="prompts.test_support must be even .* got 5"):
-        build_test_sampler(PromptRecipe(test_support=5))
+        build_test_sampler(DetectionRecipe(prompts=PromptRecipe(test_support=5)))
 
 
 def test_the_baseline_has_no_support_frames():
-    prompts = PromptRecipe(predictor="none")
-    assert build_test_sampler(prompts) is None
-    assert build_train_sampler(prompts) is None
+    recipe = DetectionRecipe(prompts=PromptRecipe(predictor="none"))
+    assert build_test_sampler(recipe) is None
+    assert build_train_sampler(recipe) is None
 
 
 def test_the_released_recipe_predicts_prompts_once_per_video():
-    assert build_test_sampler(swin_tiny_released().prompts) == VideoUniformSampler(14)
+    assert build_test_sampler(swin_tiny_released()) == VideoUniformSampler(14)
 
 
 def test_support_options_replace_only_what_they_name():
@@ -211,9 +247,10 @@ def test_recipes_are_frozen():
         swin_tiny().seed = 1
 
 
+@pytest.mark.parametrize("detector", ["faster-rcnn", "selsa"])
 @pytest.mark.parametrize("predictor", ["transformer", "none"])
-def test_cost_counts_parts_and_multiplications(tiny, predictor):
-    recipe = tiny.recipe(predictor)
+def test_cost_counts_parts_and_multiplications(tiny, predictor, detector):
+    recipe = replace(tiny.recipe(predictor), detector=detector)
     cost = measure_cost(recipe, 2, (30, 45), device=torch.device("cpu"), runs=1)
     detector = build_detector(recipe, 2)
     assert cost.parameters == {

@@ -84,7 +84,7 @@ def page(tiny, tmp_path_factory):
     recipe = tiny.recipe()
     prepare = build_preparation(small(), torch.device("cpu"))
     detector = tiny.detector(recipe, len(videos.classes))
-    inference = VideoInference(detector, build_test_sampler(recipe.prompts), prepare)
+    inference = VideoInference(detector, build_test_sampler(recipe), prepare)
     found = found_everywhere(videos)
     nothing = Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0, dtype=torch.int64))
     none = {number: [nothing] * len(frames) for number, frames in found.items()}

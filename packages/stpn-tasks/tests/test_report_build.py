@@ -38,7 +38,7 @@ def evaluated(tiny):
     for name, predictor in (("baseline", "none"), ("stpn", "transformer")):
         recipe = tiny.recipe(predictor)
         prepare = build_preparation(recipe, torch.device("cpu"))
-        sampler = build_test_sampler(recipe.prompts)
+        sampler = build_test_sampler(recipe)
         inference = VideoInference(tiny.detector(recipe), sampler, prepare)
         accelerator = make_accelerator("cpu")
         found[name] = evaluate_detector(inference, videos, accelerator=accelerator, progress=False)

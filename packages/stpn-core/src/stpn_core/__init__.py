@@ -11,7 +11,14 @@ from stpn_core.predictors import (
     convert_released_predictor,
 )
 from stpn_core.prompts import PromptProjection, StaticPrompts
-from stpn_core.stream import EncodedFrame, Sampler, StreamState, SupportMemory, VideoStream
+from stpn_core.stream import (
+    EncodedFrame,
+    Sampler,
+    StreamState,
+    SupportFrame,
+    SupportMemory,
+    VideoStream,
+)
 
 __all__ = [
     "AttentionPredictor",
@@ -24,6 +31,7 @@ __all__ = [
     "Sampler",
     "StaticPrompts",
     "StreamState",
+    "SupportFrame",
     "SupportMemory",
     "TransformerPredictor",
     "VideoEncoder",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from stpn_core.images import check_images
 from stpn_core.predictors import PromptPredictor
 from stpn_core.prompts import StaticPrompts
-from stpn_core.stream import Sampler, StreamState, VideoStream
+from stpn_core.stream import Sampler, StreamState, SupportFrame, VideoStream
 
 
 @runtime_checkable
@@ -44,7 +44,7 @@ class PromptableBackbone(Protocol):
             images: a batch of images.
             prompts: one tensor ``(B, P, D)`` that enters before the first layer, or one
                 ``(B, P, D_i)`` per layer of ``prompt_dims``, which replaces the prompt tokens
-                before that layer.
+                before that layer. Without prompts the last map holds the tokens of ``embed``.
         """
         ...
 
@@ -126,22 +126,59 @@ class VideoEncoder(nn.Module):
         grid = self.backbone.grid_size(images.shape[-2], images.shape[-1])
         return self._predictor.embed(tokens, grid)
 
+    def embed_with_features(
+        self, images: Float[Tensor, "B 3 h w"], *, features_grad: bool = False
+    ) -> tuple[Float[Tensor, "B n d"] | None, list[Tensor]]:
+        """Return of single support frames what `embed` does, and their plain feature maps.
+
+        One pass over the backbone gives both: the last map holds the tokens that the predictor
+        reads.
+
+        Args:
+            images: support frames.
+            features_grad: let gradients through the pass by way of the maps; ``support_grad``
+                says the same of the embeddings.
+
+        Returns:
+            The embeddings, ``None`` if no predictor reads them, and maps ``(B, C_i, H_i, W_i)``,
+            high to low resolution.
+        """
+        with torch.set_grad_enabled(
+            torch.is_grad_enabled() and (self.support_grad or features_grad)
+        ):
+            features = self.backbone(images)
+        embeddings = None
+        if self.takes_support:
+            tokens = features[-1].flatten(2).transpose(1, 2)  # (B, N, C)
+            grid = self.backbone.grid_size(images.shape[-2], images.shape[-1])
+            embeddings = self._predictor.embed(
+                tokens if self.support_grad else tokens.detach(), grid
+            )
+        return embeddings, features if features_grad else [maps.detach() for maps in features]
+
     def predict(self, embeddings: Float[Tensor, "B K n d"]) -> list[Tensor]:
         """Predict prompts from what `embed` returned for K support frames."""
         return self._predictor.predict(embeddings)
 
-    def stream(self, sampler: Sampler | None, state: StreamState | None = None) -> VideoStream:
+    def stream(
+        self,
+        sampler: Sampler | None,
+        state: StreamState | None = None,
+        *,
+        describe: Callable[[Tensor], SupportFrame] | None = None,
+    ) -> VideoStream:
         """Return a stream that is fed the frames of a video one by one.
 
         Args:
             sampler: chooses the support frames of each frame; ``None`` encodes without them.
             state: where an earlier stream stopped; ``None`` begins a video.
+            describe: see `VideoStream`.
 
         Raises:
             ValueError: if the sampler needs the whole video and cannot stream, or this encoder
-                has no predictor.
+                has no predictor and nothing else describes support frames.
         """
-        return VideoStream(self, sampler, state)
+        return VideoStream(self, sampler, state, describe=describe)
 
     @property
     def _predictor(self) -> PromptPredictor:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -87,6 +87,19 @@ class SupportMemory:
         return self.buffer[:, torch.tensor(slots, device=self.buffer.device)]
 
 
+@dataclass(frozen=True)
+class SupportFrame:
+    """What is remembered of a support frame of B videos.
+
+    Attributes:
+        embedding: ``(B, n, d)``, what prompts are predicted from; ``None`` without a predictor.
+        notes: what else a head wants to know of the frame.
+    """
+
+    embedding: Float[Tensor, "B n d"] | None
+    notes: Any = None
+
+
 @dataclass
 class StreamState:
     """Where a stream stands between two frames; ``copy.deepcopy`` makes a snapshot.
@@ -97,6 +110,7 @@ class StreamState:
         received: how many frames came in so far.
         support: the support frames that ``prompts`` was predicted from.
         prompts: the latest prompts, reused as long as the support frames stay the same.
+        notes: the notes on the support frames within reach, by index.
         ended: the video has ended; a new one needs a new state.
     """
 
@@ -105,6 +119,7 @@ class StreamState:
     received: int = 0
     support: tuple[int, ...] = ()
     prompts: list[Tensor] = field(default_factory=list)
+    notes: dict[int, Any] = field(default_factory=dict)
     ended: bool = False
 
 
@@ -115,10 +130,12 @@ class EncodedFrame:
     Attributes:
         index: which frame of the video, from 0.
         features: maps ``(B, C_i, H_i, W_i)``, high to low resolution.
+        notes: on each of its support frames, in the sampler's order.
     """
 
     index: int
     features: list[Tensor]
+    notes: tuple[Any, ...] = ()
 
 
 class VideoStream:
@@ -132,23 +149,32 @@ class VideoStream:
         encoder: encodes; put it in eval mode first.
         sampler: chooses support frames; ``None`` encodes without them.
         state: where an earlier stream stopped; it is used on, not copied.
+        describe: returns what to remember of a support frame ``(B, 3, H, W)``; called once per
+            frame, when it is pushed. By default its embedding alone.
 
     Raises:
-        ValueError: if the sampler cannot stream, or the encoder has no predictor.
+        ValueError: if the sampler cannot stream, or the encoder has no predictor and nothing
+            else describes support frames.
     """
 
     def __init__(
-        self, encoder: VideoEncoder, sampler: Sampler | None, state: StreamState | None = None
+        self,
+        encoder: VideoEncoder,
+        sampler: Sampler | None,
+        state: StreamState | None = None,
+        *,
+        describe: Callable[[Tensor], SupportFrame] | None = None,
     ) -> None:
         if sampler is not None:
             if not hasattr(sampler, "embeds"):
                 raise ValueError(
                     f"{type(sampler).__name__} needs the whole video: it cannot stream"
                 )
-            if not encoder.takes_support:
+            if describe is None and not encoder.takes_support:
                 raise ValueError("an encoder without a predictor streams with sampler=None")
         self.encoder = encoder
         self.sampler = sampler
+        self.describe = describe or (lambda frame: SupportFrame(encoder.embed(frame)))
         self.state = StreamState() if state is None else state
 
     @torch.no_grad()
@@ -185,7 +211,11 @@ class VideoStream:
         return [] if self.sampler is None else list(self._ready(length=self.state.received))
 
     def _remember(self, index: int, frame: Tensor) -> None:
-        embedding = self.encoder.embed(frame)  # (B, n, d)
+        described = self.describe(frame)
+        self.state.notes[index] = described.notes
+        if described.embedding is None:
+            return
+        embedding = described.embedding
         memory = self.state.memory
         if memory is None:
             memory = self.state.memory = SupportMemory.like(embedding, self._capacity())
@@ -210,9 +240,16 @@ class VideoStream:
             support = tuple(self.sampler(index, length))
             if max(support) >= state.received:
                 return
-            features = self.encoder.backbone(state.waiting[index], self._prompts(support))
-            del state.waiting[index]
-            yield EncodedFrame(index, features)
+            frame = state.waiting.pop(index)
+            if self.encoder.takes_support:
+                features = self.encoder.backbone(frame, self._prompts(support))
+            else:
+                features = self.encoder(frame, None)
+            notes = tuple(state.notes[s] for s in support)
+            # No later frame reaches back to these.
+            for passed in [s for s in state.notes if s <= index - self.sampler.past]:
+                del state.notes[passed]
+            yield EncodedFrame(index, features, notes)
 
     def _prompts(self, support: tuple[int, ...]) -> list[Tensor]:
         state = self.state

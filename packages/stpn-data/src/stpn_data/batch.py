@@ -43,6 +43,7 @@ class ClipBatch:
         frames: (B, 3, H, W) float32, the current frames.
         support: (B, K, 3, H', W') float32, or None where clips have no support frames.
         image_sizes: (height, width) of every current frame without its padding.
+        support_sizes: the same of the K support frames of every clip.
         targets: the objects of every clip.
         videos: number of the video of every clip.
         indices: number of every current frame in its video.
@@ -52,6 +53,7 @@ class ClipBatch:
     frames: Float32[Tensor, "B 3 H W"]
     support: Float32[Tensor, "B K 3 H_support W_support"] | None
     image_sizes: list[tuple[int, int]]
+    support_sizes: list[list[tuple[int, int]]]
     targets: list[BoxTargets]
     videos: list[int]
     indices: list[int]
@@ -105,6 +107,7 @@ def collate(clips: Sequence[Clip], size_divisor: int = 32) -> ClipBatch:
         frames=frames,
         support=support,
         image_sizes=[clip.size for clip in clips],
+        support_sizes=[clip.support_sizes for clip in clips],
         targets=[BoxTargets(clip.boxes.as_subclass(Tensor), clip.labels) for clip in clips],
         videos=[clip.video for clip in clips],
         indices=[clip.index for clip in clips],

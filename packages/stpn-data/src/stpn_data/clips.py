@@ -50,6 +50,11 @@ class Clip:
         height, width = self.frame.shape[-2:]
         return height, width
 
+    @property
+    def support_sizes(self) -> list[tuple[int, int]]:
+        """(height, width) of each support frame as it is now."""
+        return [(image.shape[-2], image.shape[-1]) for image in self.support]
+
 
 Transform = Callable[[Clip, torch.Generator], Clip]
 

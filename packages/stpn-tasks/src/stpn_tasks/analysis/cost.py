@@ -27,8 +27,9 @@ class Cost:
         plain_gmacs: backbone, one frame without prompts: also what a support frame costs.
         prompted_gmacs: backbone, one frame with prompts; equal for a baseline.
         predict_gmacs: the predictor, all support frames of one set of prompts.
-        plain_seconds: whole detector, one frame without prompts, median.
-        prompted_seconds: whole detector, one frame with prompts at hand, median.
+        plain_seconds: whole detector, one frame without prompts, median; with SELSA the regions of
+            the support frames are at hand.
+        prompted_seconds: the same with prompts, which are at hand too.
         size: (height, width) of the frame as the network takes it.
         device: where it was measured.
     """
@@ -77,8 +78,12 @@ def measure_cost(
             prompts = encoder.predictor(tokens.unsqueeze(0), grid)
         predict_gmacs = _gmacs(counter)
 
+    notes = []
+    if detector.takes_support:
+        notes = [detector.describe(frame, [size]).notes] * recipe.prompts.test_support
+
     def run(with_prompts: list[Tensor] | None) -> None:
-        detector.head.detect(backbone(frame, with_prompts), [size])
+        detector.detect(backbone(frame, with_prompts), [size], [(1.0, 1.0)], notes)
 
     def gmacs(with_prompts: list[Tensor] | None) -> float:
         with FlopCounterMode(display=False) as counter:

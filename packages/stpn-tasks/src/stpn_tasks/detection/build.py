@@ -22,10 +22,11 @@ from stpn_data.sampling import (
     VideoUniformSampler,
     WindowSampler,
 )
-from stpn_tasks.detection.detector import VideoDetector
+from stpn_tasks.detection.detector import SelsaDetector, VideoDetector
 from stpn_tasks.detection.faster_rcnn import FasterRCNN
 from stpn_tasks.detection.inference import FramePreparation, TestSampler
-from stpn_tasks.recipes import BackboneRecipe, DetectionRecipe, PromptRecipe
+from stpn_tasks.detection.selsa import SelsaRCNN
+from stpn_tasks.recipes import BackboneRecipe, DetectionRecipe, PromptRecipe, SelsaRecipe
 
 PREDICTORS: dict[str, type[PromptPredictor]] = {
     "mixer": MixerPredictor,
@@ -47,21 +48,34 @@ def build_detector(
         num_classes: object classes, without background.
         load_weights: load the backbone weights that the recipe names; not needed before a
             checkpoint of the whole detector is loaded.
+
+    Raises:
+        ValueError: if options of the recipe exclude each other; names them.
     """
-    prompts = recipe.prompts
+    prompts, selsa = recipe.prompts, recipe.selsa
+    _check_selsa(recipe)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(recipe.seed)
         backbone = _build_backbone(recipe.backbone, load_weights)
         predictor = _build_predictor(prompts, backbone)
-        return VideoDetector(
-            VideoEncoder(backbone, predictor, support_grad=prompts.support_grad),
-            FasterRCNN(
-                backbone.out_channels,
-                num_classes,
-                strides=backbone.strides,
-                **dataclasses.asdict(recipe.head),
-            ),
+        encoder = VideoEncoder(backbone, predictor, support_grad=prompts.support_grad)
+        maps, settings = backbone.out_channels, dataclasses.asdict(recipe.head)
+        settings["strides"] = backbone.strides
+        if recipe.detector == "faster-rcnn":
+            return VideoDetector(encoder, FasterRCNN(maps, num_classes, **settings))
+        return SelsaDetector(
+            encoder,
+            SelsaRCNN(maps, num_classes, num_heads=selsa.num_heads, **settings),
+            prompted_references=selsa.references == "prompted",
+            reference_grad=selsa.reference_grad,
         )
+
+
+def _check_selsa(recipe: DetectionRecipe) -> None:
+    if recipe.detector != "selsa" and recipe.selsa != SelsaRecipe():
+        raise ValueError(f"options of selsa are for detector 'selsa', not for {recipe.detector!r}")
+    if recipe.selsa.references == "prompted" and recipe.prompts.predictor == "none":
+        raise ValueError("selsa.references must be 'plain' for the predictor 'none'")
 
 
 def _build_backbone(recipe: BackboneRecipe, load_weights: bool) -> PromptedSwin:
@@ -92,16 +106,18 @@ def _build_predictor(
     return PREDICTORS[recipe.predictor].for_backbone(backbone, recipe.num_prompts, deep=recipe.deep)
 
 
-def build_train_sampler(prompts: PromptRecipe) -> BilateralRandomSampler | None:
+def build_train_sampler(recipe: DetectionRecipe) -> BilateralRandomSampler | None:
     """Return the sampler of support frames in training; ``None`` if they have no say."""
-    if not prompts.reads_support:
+    prompts = recipe.prompts
+    if not recipe.reads_support:
         return None
     return BilateralRandomSampler(prompts.frame_range, prompts.num_support)
 
 
-def build_test_sampler(prompts: PromptRecipe) -> TestSampler:
+def build_test_sampler(recipe: DetectionRecipe) -> TestSampler:
     """Return the sampler of support frames in testing; ``None`` if they have no say."""
-    if not prompts.reads_support:
+    prompts = recipe.prompts
+    if not recipe.reads_support:
         return None
     if prompts.test_sampler == "causal":
         return CausalSampler(prompts.test_support, prompts.stride)

@@ -15,6 +15,9 @@ from stpn_tasks.detection.detector import VideoDetector
 from stpn_tasks.files import atomic_path, write_text
 from stpn_tasks.recipes import DetectionRecipe, from_json, to_json
 
+# What one detector has and another has not: beginnings of the names of their weights.
+OPTIONAL_PARTS = ("encoder.predictor.", "head.roi_head.aggregators.")
+
 
 @dataclass(frozen=True)
 class SavedDetector:
@@ -89,20 +92,21 @@ def _classes(text: str, path: Path) -> tuple[str, ...]:
 def initialise(detector: VideoDetector, path: Path) -> list[str]:
     """Begin from the weights of another detector, say the single-frame one.
 
-    A prompt predictor that the file lacks begins anew; one that the detector lacks is left out.
+    A prompt predictor, or SELSA's aggregators, that the file lacks begin anew; what of these the
+    detector lacks is left out.
 
     Returns:
         The names of what begins anew and of what was left out.
 
     Raises:
-        ValueError: if anything but the predictor does not fit; nothing is loaded then.
+        ValueError: if anything but these parts does not fit; nothing is loaded then.
     """
     tensors, _ = _read(path)
-    unused = []
-    if detector.encoder.predictor is None:
-        unused = [key for key in tensors if key.startswith("encoder.predictor.")]
+    own = detector.state_dict()
+    absent = tuple(part for part in OPTIONAL_PARTS if not any(key.startswith(part) for key in own))
+    unused = [key for key in tensors if key.startswith(absent)]
     kept = {key: tensor for key, tensor in tensors.items() if key not in set(unused)}
-    missing = _fit(detector, kept, path, may_lack="encoder.predictor.")
+    missing = _fit(detector, kept, path, may_lack=OPTIONAL_PARTS)
     return missing + unused
 
 
@@ -118,7 +122,7 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _fit(
-    detector: VideoDetector, tensors: dict[str, Tensor], path: Path, may_lack: str | None = None
+    detector: VideoDetector, tensors: dict[str, Tensor], path: Path, may_lack: tuple[str, ...] = ()
 ) -> list[str]:
     """Load tensors after checking that all of them fit; return the keys that the file lacks."""
     own = detector.state_dict()
@@ -129,7 +133,7 @@ def _fit(
         if tensors[key].shape != own[key].shape
     ]
     missing = sorted(own.keys() - tensors.keys())
-    lacking = [key for key in missing if may_lack is None or not key.startswith(may_lack)]
+    lacking = [key for key in missing if not key.startswith(may_lack)]
     for what, keys in (("unknown", unknown), ("misshapen", shapes), ("missing", lacking)):
         if keys:
             raise ValueError(f"{path} is of another model; {what} weights: {_some(keys)}")

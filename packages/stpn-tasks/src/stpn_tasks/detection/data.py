@@ -74,7 +74,7 @@ def _image_root(annotations: Path) -> Path:
 
 def build_clips(recipe: DetectionRecipe, videos: VideoDataset) -> ClipDataset:
     """Return the training clips of a recipe."""
-    sampler = build_train_sampler(recipe.prompts)
+    sampler = build_train_sampler(recipe)
     augmentation, whose = _augmentation(recipe.images), recipe.prompts.support_video
     return ClipDataset(videos, sampler, augmentation, recipe.seed, whose)
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stpn_core import Sampler
+from stpn_core import Sampler, SupportFrame
 from stpn_data.batch import pad_images
 from stpn_data.sampling import VideoUniformSampler
 from stpn_data.transforms import resize_pixels, resized_size
@@ -59,7 +59,7 @@ class VideoInference:
     Attributes:
         detector: in eval mode.
         sampler: support frames of each frame; ``None`` detects without them: without prompts, or
-            with static ones.
+            with static ones, and with no other frame's regions.
         prepare: resizes and normalises frames.
         support_video: whose frames support: the video's own, or, as a control that must gain
             nothing, those of `another_video`.
@@ -90,15 +90,17 @@ class VideoInference:
                 "support frames spread over the whole video cannot be streamed: "
                 'choose the test_sampler "window", "grid" or "causal"'
             )
-        stream = self.detector.encoder.stream(self.sampler)
         sizes: list[tuple[int, int]] = []
+        stream = self.detector.encoder.stream(
+            self.sampler, describe=lambda images: self._describe(images, sizes[0])
+        )
         for group in frames:
             if not sizes:
                 sizes = [self.prepare.resized_size(group[0]), group[0].shape[:2]]
             for encoded in stream.push(self.prepare(group)):
-                yield self._detect(encoded.features, *sizes)
+                yield self._detect(encoded.features, sizes[0], sizes[1], encoded.notes)
         for encoded in stream.flush():
-            yield self._detect(encoded.features, *sizes)
+            yield self._detect(encoded.features, sizes[0], sizes[1], encoded.notes)
 
     def whole(
         self,
@@ -108,8 +110,8 @@ class VideoInference:
     ) -> Iterator[list[Detections]]:
         """Yield the detections of each frame of videos that can be read at any time.
 
-        Each support frame is embedded once, and kept; prompts are predicted anew whenever the
-        support frames change.
+        Each support frame is described once, and kept as long as it is within reach; prompts are
+        predicted anew whenever the support frames change.
 
         Args:
             read: returns the frames of the B videos at a time.
@@ -118,21 +120,30 @@ class VideoInference:
         """
         assert self.sampler is not None
         encoder = self.detector.encoder
-        embedded: dict[int, Tensor] = {}
+        known: dict[int, SupportFrame] = {}
         latest: list[int] = []
         prompts: list[Tensor] = []
         with torch.no_grad():
             for t in range(num_frames):
                 support = list(self.sampler(t, num_frames))
-                for s in sorted(set(support) - embedded.keys()):
-                    embedded[s] = encoder.embed(self.prepare((read_support or read)(s)))
-                if support != latest:
-                    embeddings = torch.stack([embedded[s] for s in support], dim=1)  # (B, K, n, d)
-                    prompts, latest = encoder.predict(embeddings), support
+                for s in sorted(set(support) - known.keys()):
+                    frames = (read_support or read)(s)
+                    size = self.prepare.resized_size(frames[0])
+                    known[s] = self._describe(self.prepare(frames), size)
+                if encoder.takes_support and support != latest:
+                    embeddings = [e for s in support if (e := known[s].embedding) is not None]
+                    prompts, latest = encoder.predict(torch.stack(embeddings, dim=1)), support
                 frames = read(t)
-                features = encoder.backbone(self.prepare(frames), prompts)
-                size = self.prepare.resized_size(frames[0])
-                yield self._detect(features, size, frames[0].shape[:2])
+                images, size = self.prepare(frames), self.prepare.resized_size(frames[0])
+                if encoder.takes_support:
+                    features = encoder.backbone(images, prompts)
+                else:
+                    features = encoder(images, None)
+                notes = [known[s].notes for s in support]
+                if isinstance(self.sampler, Sampler):  # no later frame reaches back to these
+                    for passed in [s for s in known if s <= t - self.sampler.past]:
+                        del known[passed]
+                yield self._detect(features, size, frames[0].shape[:2], notes)
 
     def videos(self, dataset: VideoDataset, numbers: Sequence[int]) -> list[list[Detections]]:
         """Return the detections of all frames of some videos of one size and length.
@@ -153,12 +164,19 @@ class VideoInference:
             by_time = list(self.stream(map(read, range(num_frames))))
         return [list(video) for video in zip(*by_time, strict=True)]
 
+    def _describe(self, images: Tensor, size: tuple[int, int]) -> SupportFrame:
+        return self.detector.describe(images, [size] * len(images))
+
     def _detect(
-        self, features: list[Tensor], size: tuple[int, int], original: tuple[int, ...]
+        self,
+        features: list[Tensor],
+        size: tuple[int, int],
+        original: tuple[int, ...],
+        notes: Sequence[Any],
     ) -> list[Detections]:
         num_videos = features[0].shape[0]
         scale = (size[0] / original[0], size[1] / original[1])
-        found = self.detector.head.detect(features, [size] * num_videos, [scale] * num_videos)
+        found = self.detector.detect(features, [size] * num_videos, [scale] * num_videos, notes)
         return [
             Detections(one.boxes_xyxy.cpu(), one.scores.cpu(), one.labels.cpu()) for one in found
         ]

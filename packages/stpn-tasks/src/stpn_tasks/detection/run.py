@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -152,12 +153,13 @@ def build_inference(
     Raises:
         ValueError: if static prompts shall be off, which are part of their network.
     """
-    prompts = support.change(saved.recipe.prompts)
+    recipe = replace(saved.recipe, prompts=support.change(saved.recipe.prompts))
+    prompts = recipe.prompts
     if support.off and prompts.predictor == "static":
         raise ValueError("support.off is for prompts of support frames, not for static ones")
     detector = saved.detector.to(accelerator.device)
     prepare = build_preparation(saved.recipe, accelerator.device)
-    sampler = None if support.off else build_test_sampler(prompts)
+    sampler = None if support.off else build_test_sampler(recipe)
     return VideoInference(detector, sampler, prepare, prompts.support_video)
 
 
