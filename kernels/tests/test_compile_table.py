@@ -15,7 +15,8 @@ if not INSTALLED or INTERPRETED:
 
 import triton
 
-from stpn_kernels.compile_table import Build, compile_build, manifest, row
+from stpn_kernels.compile_manifest import Build, manifest
+from stpn_kernels.compile_table import compile_build, row
 
 TABLE = Path(__file__).parents[1] / "compile_table.json"
 COMMAND = "python -m stpn_kernels.compile_table --write kernels/compile_table.json"
