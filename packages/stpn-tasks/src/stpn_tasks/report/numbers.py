@@ -132,7 +132,7 @@ def _main_columns(results: Results, test_set: str) -> tuple[list[Column], list[t
 
 def _main_table(results: Results, test_set: str) -> Html:
     columns, cells = _main_columns(results, test_set)
-    caption = _captioned(results, test_set, "Average precision in percent")
+    caption = _captioned(results, test_set, "COCO average precision in percent")
     return _table(results.models, caption, columns, cells, _absolute(test_set))
 
 
@@ -143,7 +143,7 @@ def _condition_table(results: Results, test_set: str) -> Html | None:
     columns = [Column(spoken(name), ("AP", "AP50")) for name in names]
     cells = [(name, metric) for name in names for metric in ("ap", "ap50")]
     caption = _captioned(
-        results, test_set, "Average precision in percent by the condition of the frames"
+        results, test_set, "COCO average precision in percent by the condition of the frames"
     )
     return _table(results.models, caption, columns, cells, _absolute(test_set))
 
