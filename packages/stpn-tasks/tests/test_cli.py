@@ -13,7 +13,7 @@ from stpn_data.video import VideoReader, VideoWriter
 from stpn_kernels.testing import shared_path
 from stpn_tasks.cli import main
 from stpn_tasks.detection.checkpoint import load_detector, save_detector
-from stpn_tasks.detection.detector import VideoDetector
+from stpn_tasks.detection.detector import SelsaDetector, VideoDetector
 from stpn_tasks.detection.motion import motion_from_tracks
 from stpn_tasks.recipes import DETECTION_RECIPES, from_json
 from stpn_tasks.results import load_results
@@ -25,6 +25,7 @@ SMALLER = (
     *("--optim.epoch-size", "4", "--optim.batch-size", "2"),
     *("--num-workers", "0", "--device", "cpu"),
 )
+NO_CENTRE = ("--prompts.centre-clips", "0")
 GENERATED = ("--data", "generated", "--num-videos", "2")
 
 
@@ -52,6 +53,11 @@ def train(output, *arguments, recipe="small", data=GENERATED):
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     return train(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def selsa_weights(tmp_path_factory):
+    return train(tmp_path_factory.mktemp("selsa"), recipe="small-selsa")
 
 
 @pytest.fixture
@@ -139,18 +145,22 @@ def test_the_same_command_gives_the_same_file_of_weights(weights, tmp_path):
     assert train(tmp_path / "again").read_bytes() == weights.read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("recipe", "kind"), [("small", VideoDetector), ("small-selsa", SelsaDetector)]
+)
 def test_sigterm_leaves_a_checkpoint_from_which_the_same_command_goes_on(
-    weights, tmp_path, monkeypatch, capsys
+    request, tmp_path, monkeypatch, capsys, recipe, kind
 ):
-    before, forward = signal.getsignal(signal.SIGTERM), VideoDetector.forward
+    weights = request.getfixturevalue({"small": "weights", "small-selsa": "selsa_weights"}[recipe])
+    before, forward = signal.getsignal(signal.SIGTERM), kind.forward
 
     def signal_and_forward(self, batch):
         os.kill(os.getpid(), signal.SIGTERM)
         return forward(self, batch)
 
-    monkeypatch.setattr(VideoDetector, "forward", signal_and_forward)
+    monkeypatch.setattr(kind, "forward", signal_and_forward)
     with pytest.raises(SystemExit) as exit_:
-        train(tmp_path)
+        train(tmp_path, recipe=recipe)
     monkeypatch.undo()
     assert exit_.value.code == 143
     message = capsys.readouterr().err.splitlines()[-1]
@@ -158,8 +168,45 @@ def test_sigterm_leaves_a_checkpoint_from_which_the_same_command_goes_on(
     assert signal.getsignal(signal.SIGTERM) == before
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-1"]
     assert not (tmp_path / "model.safetensors").exists()
-    assert train(tmp_path).read_bytes() == weights.read_bytes()
+    assert train(tmp_path, recipe=recipe).read_bytes() == weights.read_bytes()
     assert "goes on from" in capsys.readouterr().out
+
+
+def test_selsa_is_one_option_of_the_command(selsa_weights, tmp_path):
+    by_option = train(tmp_path, "--detector", "selsa")
+    assert by_option.read_bytes() == selsa_weights.read_bytes()
+    assert isinstance(load_detector(by_option).detector, SelsaDetector)
+
+
+@pytest.mark.parametrize("options", [(), ("--support.off",), ("--support.test-sampler", "uniform")])
+def test_selsa_is_evaluated_beside_faster_rcnn(selsa_weights, weights, tmp_path, options):
+    command = ("eval", "detection", "--weights", selsa_weights, "--baseline", weights, *GENERATED)
+    stpn(*command, "--output", tmp_path, "--device", "cpu", *options)
+    models = load_results(tmp_path / "results.json").models
+    assert len(models) == 2
+    for model in models:
+        assert not math.isnan(model.runs[0].precision["test"]["all"].ap)
+
+
+def test_selsa_streams_a_video(selsa_weights, video, tmp_path):
+    stpn("predict", "detection", video, "--weights", selsa_weights, "--output", tmp_path / "out")
+    assert len(json.loads((tmp_path / "out" / "clip.json").read_text())["frames"]) == 6
+
+
+def test_selsa_begins_from_faster_rcnn_and_says_what_is_new(weights, tmp_path, capsys):
+    train(tmp_path, "--init", weights, recipe="small-selsa")
+    text = capsys.readouterr().out
+    new = "weights in only one of the two: head.roi_head.aggregators."
+    assert f"begins from {weights}; {new}" in text
+
+
+def test_selsa_without_prompts_and_with_prompted_references(tmp_path, capsys):
+    train(tmp_path / "alone", "--prompts.predictor", "none", *NO_CENTRE, recipe="small-selsa")
+    prompted = ("--selsa.references", "prompted", "--selsa.reference-grad")
+    train(tmp_path / "prompted", *prompted, recipe="small-selsa")
+    command = ("train", "detection", "small", *SMALLER, *GENERATED, *prompted)
+    message = refused(capsys, *command, "--output", tmp_path / "wrong")
+    assert "options of selsa are for detector 'selsa', not for 'faster-rcnn'" in message
 
 
 def test_a_folder_that_cannot_be_written_is_one_line_before_training(tmp_path, capsys):
