@@ -18,6 +18,7 @@ import triton
 from stpn_kernels.compile_manifest import Build, manifest
 from stpn_kernels.compile_table import compile_build, row
 
+pytestmark = pytest.mark.compile
 TABLE = Path(__file__).parents[1] / "compile_table.json"
 COMMAND = "python -m stpn_kernels.compile_table --write kernels/compile_table.json"
 

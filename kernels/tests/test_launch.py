@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 from triton.runtime.jit import JITFunction
 
+pytestmark = pytest.mark.compile
 OPERATORS = ("prompted_window_attention", "support_attend", "support_pool")
 
 
