@@ -146,11 +146,12 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(**shared)
 def bench(session: nox.Session) -> None:
-    """Time against named peers: all, or only ``-- kernels`` or ``-- backbones``, and options."""
+    """Time all, or only ``-- kernels``, ``-- backbones`` or ``-- vid-metric``; then options."""
     install(session)
     scripts = {
         "kernels": "kernels/benchmarks/bench_kernels.py",
         "backbones": "benchmarks/bench_backbones.py",
+        "vid-metric": "benchmarks/bench_vid_metric.py",
     }
     chosen, options = list(scripts), session.posargs
     if options and options[0] in scripts:
