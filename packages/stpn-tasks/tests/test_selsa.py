@@ -100,6 +100,12 @@ def test_gradients_of_an_aggregator():
     assert torch.autograd.gradcheck(run, (x, r, *weights))
 
 
+def test_the_bias_of_keys_cancels():
+    aggregator = SelsaAggregator(16, 4)
+    x, values, keys = torch.randn(3, 16), torch.randn(5, 16), torch.randn(5, 16)
+    assert_close(aggregator(x, keys, values), aggregator(x, keys + torch.randn(16), values))
+
+
 def test_heads_share_out_the_width():
     with pytest.raises(ValueError, match="the width 32 cannot be shared out over 5 SELSA heads"):
         small_detector(num_heads=5)
@@ -197,14 +203,17 @@ def test_no_proposal_on_a_support_frame():
     assert_same(detector.detect(features, [IMAGE], references=[[nothing, some]]), expected)
 
 
-def test_every_parameter_learns():
+def test_every_parameter_learns_but_the_bias_of_keys_which_says_nothing():
     detector = small_detector()
     references = [[one] for one in random_references(detector, 2)]
     losses = detector.loss(random_features(2), [IMAGE] * 2, TARGETS, references=references)
     losses.total.backward()
     for name, parameter in detector.named_parameters():
-        assert parameter.grad is not None, name  # as distributed training needs
-        assert parameter.grad.isfinite().all(), name
+        if name.endswith("key.bias"):
+            assert not parameter.requires_grad
+        else:
+            assert parameter.grad is not None, name  # as distributed training needs
+            assert parameter.grad.isfinite().all(), name
 
 
 def test_references_carry_gradient_into_their_features_and_none_into_proposals():

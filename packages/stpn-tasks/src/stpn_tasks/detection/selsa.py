@@ -65,6 +65,8 @@ class SelsaAggregator(nn.Module):
         self.key = nn.Linear(dim, dim)
         self.value = nn.Linear(dim, dim)
         self.output = nn.Linear(dim, dim)
+        # It cancels in the softmax; its gradient is rounding, which Adam would make steps of.
+        self.key.bias.requires_grad_(False)
 
     def forward(
         self,
