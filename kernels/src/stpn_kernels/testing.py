@@ -16,6 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from stpn_kernels.backend import INTERPRETED
+
+# Where tests of Triton kernels run, and in what: the interpreter multiplies bfloat16 wrongly.
+TRITON_DEVICE = "cpu" if INTERPRETED else "cuda"
+TRITON_DTYPES = [torch.float32, torch.float16, *([] if INTERPRETED else [torch.bfloat16])]
 # Float32 noise between correct implementations of the golden networks (golden/swin/README).
 GOLDEN_ATOL = 2e-5
 GOLDEN_RTOL = 1e-4
@@ -74,6 +79,37 @@ def hash_fill_weight(prefix: str, key: str, shape: Sequence[int]) -> Tensor:
     if key.endswith("query"):
         return hash_fill(name, shape)
     return hash_fill(name, shape, math.sqrt(3.0 / math.prod(shape[1:])))
+
+
+def randn(
+    shape: Sequence[int], generator: torch.Generator, dtype: torch.dtype = torch.float32
+) -> Tensor:
+    """Return normal random numbers where Triton runs, the same on every device."""
+    return torch.randn(*shape, generator=generator).to(TRITON_DEVICE, dtype)
+
+
+def poisoned(values: Tensor) -> Tensor:
+    """Copy numbers to where NaN lies on both sides in memory: what is read beside them shows."""
+    margin = 256
+    memory = values.new_full((values.numel() + 2 * margin,), math.nan)
+    middle = memory[margin : margin + values.numel()].view(values.shape)
+    return middle.copy_(values)
+
+
+def poisoned_ring(values: Tensor) -> Tensor:
+    """Copy tokens (B, K, N, C) to the middle of a ring buffer of NaN, of more frames and tokens."""
+    B, K, N, C = values.shape
+    ring = values.new_full((B, K + 2, N + 1, C), math.nan)
+    return ring[:, 1 : K + 1, :N].copy_(values)
+
+
+def relative_errors(actual: Sequence[Tensor], exact: Sequence[Tensor]) -> list[float]:
+    """Return each tensor's error, root mean square over that of the exact one; none may be NaN."""
+    assert all(torch.isfinite(tensor).all() for tensor in actual)
+    return [
+        float((a.double() - e).norm() / e.norm().clamp(min=1e-30))
+        for a, e in zip(actual, exact, strict=True)
+    ]
 
 
 def as_tensors(arrays: Mapping[str, np.ndarray], prefix: str = "") -> dict[str, Tensor]:

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from stpn_kernels import prompted_window_attention
-from stpn_kernels.backend import INTERPRETED
 from stpn_kernels.prompted_window_attention import triton_op, why_not
 from stpn_kernels.prompted_window_attention.configurations import Configuration
 from stpn_kernels.prompted_window_attention.triton_op import (
     prompted_window_attention_triton_backward_op,
     prompted_window_attention_triton_op,
 )
+from stpn_kernels.testing import TRITON_DEVICE, TRITON_DTYPES, poisoned, randn, relative_errors
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,6 @@ class Layout:
         return {name: getattr(self, name) for name in names}
 
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
-# The interpreter multiplies bfloat16 wrongly.
-DTYPES = [torch.float32, torch.float16, *([] if INTERPRETED else [torch.bfloat16])]
 LAYOUTS = {
     "no padding": Layout(7, 14),
     "no padding, shifted": Layout(14, 14, shift=3),
@@ -57,14 +54,6 @@ LAYOUTS = {
 }
 
 
-def poisoned(shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Return random numbers with NaN on both sides in memory: what is read beside them shows."""
-    size = torch.Size(shape).numel()
-    memory = torch.full((size + 512,), float("nan"), dtype=dtype, device=DEVICE)
-    memory[256 : 256 + size] = torch.randn(size, generator=generator).to(dtype)
-    return memory[256 : 256 + size].view(shape)
-
-
 def inputs_of(layout: Layout, dtype: torch.dtype) -> list[Tensor]:
     """Return qkv, its bias, the bias table, and a gradient of the output."""
     generator = torch.Generator().manual_seed(layout.height * 100 + layout.width)
@@ -72,10 +61,10 @@ def inputs_of(layout: Layout, dtype: torch.dtype) -> list[Tensor]:
     X = layout.num_prompts + layout.height * layout.width
     parameter = torch.float32  # stays so under autocast
     return [
-        poisoned((B, X, 3, h, d), generator, dtype),
-        poisoned((3, h, d), generator, parameter),
-        poisoned(((2 * layout.window_size - 1) ** 2, h), generator, parameter),
-        poisoned((B, X, h * d), generator, dtype),
+        poisoned(randn((B, X, 3, h, d), generator, dtype)),
+        poisoned(randn((3, h, d), generator, parameter)),
+        poisoned(randn(((2 * layout.window_size - 1) ** 2, h), generator, parameter)),
+        poisoned(randn((B, X, h * d), generator, dtype)),
     ]
 
 
@@ -109,26 +98,17 @@ def eager(layout: Layout, inputs: list[Tensor], need_prompts: bool) -> list[Tens
         return [out.detach(), *torch.autograd.grad(out, leaves, grad_out)]
 
 
-def errors(actual: list[Tensor], exact: list[Tensor]) -> list[float]:
-    """Return each tensor's error, root mean square over that of the exact one."""
-    assert all(torch.isfinite(tensor).all() for tensor in actual)
-    return [
-        float((a.double() - e).norm() / e.norm().clamp(min=1e-30))
-        for a, e in zip(actual, exact, strict=True)
-    ]
-
-
 def assert_as_exact_as_eager(layout: Layout, dtype: torch.dtype, need_prompts: bool = True) -> None:
     """Against float64, output and gradients err at most twice as much as PyTorch's eager code."""
     inputs = inputs_of(layout, dtype)
     exact = run(layout, [t.double() for t in inputs], "reference", need_prompts)
-    allowed = errors(eager(layout, inputs, need_prompts), exact)
-    made = errors(run(layout, inputs, "triton", need_prompts), exact)
+    allowed = relative_errors(eager(layout, inputs, need_prompts), exact)
+    made = relative_errors(run(layout, inputs, "triton", need_prompts), exact)
     for name, error, limit in zip(("out", "qkv", "bias", "table"), made, allowed, strict=True):
         assert error <= 2 * limit + 1e-6, f"{name}: {error:.1e}, eager {limit:.1e}"
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", TRITON_DTYPES)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_output_and_gradients_err_no_more_than_eager_code(name, dtype):
     assert_as_exact_as_eager(LAYOUTS[name], dtype)
@@ -162,7 +142,7 @@ def test_random_shapes_give_what_the_reference_gives(
     inputs = inputs_of(layout, torch.float32)
     exact = run(layout, [t.double() for t in inputs], "reference")
     # Twice eager's error would be luck here: some gradients are one number, mostly cancelled.
-    assert max(errors(run(layout, inputs, "triton"), exact)) < 3e-5
+    assert max(relative_errors(run(layout, inputs, "triton"), exact)) < 3e-5
 
 
 def test_two_images_equal_each_alone():
@@ -253,7 +233,7 @@ def test_traces_whole_with_gradients():
 def test_autocast_does_not_reach_inside():
     layout = LAYOUTS["small windows"]
     *leaves, _ = inputs_of(layout, torch.float16)
-    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+    with torch.autocast(TRITON_DEVICE, dtype=torch.bfloat16):
         out = prompted_window_attention(*leaves, **layout.sizes, backend="triton")
     assert out.dtype == torch.float16
     assert torch.equal(out, prompted_window_attention(*leaves, **layout.sizes, backend="triton"))
@@ -295,9 +275,9 @@ class Attention(nn.Module):
         self.options = {
             name: layout.sizes[name] for name in ("window_size", "shift", "num_prompts")
         }
-        self.qkv = nn.Linear(8, math.prod(self.shape), device=DEVICE)
+        self.qkv = nn.Linear(8, math.prod(self.shape), device=TRITON_DEVICE)
         table_rows = (2 * layout.window_size - 1) ** 2
-        self.table = nn.Parameter(torch.randn(table_rows, layout.heads, device=DEVICE))
+        self.table = nn.Parameter(torch.randn(table_rows, layout.heads, device=TRITON_DEVICE))
 
     def forward(self, prompts: Tensor, maps: Tensor) -> Tensor:
         height, width = maps.shape[1:3]
@@ -316,7 +296,7 @@ class Attention(nn.Module):
 def prompts_and_maps(layout: Layout, images: int, height: int, width: int) -> list[Tensor]:
     torch.manual_seed(height)
     shapes = ((images, layout.num_prompts, 8), (images, height, width, 8))
-    return [torch.randn(shape, device=DEVICE) for shape in shapes]
+    return [torch.randn(shape, device=TRITON_DEVICE) for shape in shapes]
 
 
 @pytest.mark.compile

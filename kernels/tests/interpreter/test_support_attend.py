@@ -10,16 +10,19 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from stpn_kernels import backend, support_attend
-from stpn_kernels.backend import INTERPRETED
 from stpn_kernels.support_attend import configurations, reference, why_not
 from stpn_kernels.support_attend.triton_op import (
     support_attend_triton_backward_op,
     support_attend_triton_op,
 )
-
-DEVICE = "cpu" if INTERPRETED else "cuda"
-# The interpreter multiplies bfloat16 wrongly.
-DTYPES = [torch.float32, torch.float16, *([] if INTERPRETED else [torch.bfloat16])]
+from stpn_kernels.testing import (
+    TRITON_DEVICE,
+    TRITON_DTYPES,
+    poisoned,
+    poisoned_ring,
+    randn,
+    relative_errors,
+)
 
 
 @dataclass(frozen=True)
@@ -43,32 +46,14 @@ SIZES = {
 }
 
 
-def ring_of(sizes: Sizes, generator: torch.Generator, dtype: torch.dtype) -> Tensor:
-    """Return random tokens in the middle of a ring buffer of NaN."""
-    B, K, N, D = sizes.images, sizes.frames, sizes.tokens, sizes.width
-    ring = torch.full((B, K + 2, N + 1, D), float("nan"), dtype=dtype, device=DEVICE)
-    ring[:, 1 : K + 1, :N] = torch.randn(B, K, N, D, generator=generator).to(dtype)
-    return ring[:, 1 : K + 1, :N]
-
-
-def poisoned(
-    shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype, scale: float = 1.0
-) -> Tensor:
-    """Return random numbers with NaN on both sides in memory: what is read beside them shows."""
-    size = torch.Size(shape).numel()
-    memory = torch.full((size + 512,), float("nan"), dtype=dtype, device=DEVICE)
-    memory[256 : 256 + size] = torch.randn(size, generator=generator).mul_(scale).to(dtype)
-    return memory[256 : 256 + size].view(shape)
-
-
 def inputs_of(sizes: Sizes, dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """Return queries (float32, as under autocast), tokens, and a gradient of the output."""
     generator = torch.Generator().manual_seed(sizes.tokens + sizes.width)
     B, D, P, h = sizes.images, sizes.width, sizes.prompts, sizes.heads
     return [
-        poisoned((P, h, D), generator, torch.float32, scale=D**-0.5),
-        ring_of(sizes, generator, dtype),
-        poisoned((B, P, h, D), generator, dtype),
+        poisoned(randn((P, h, D), generator) * D**-0.5),
+        poisoned_ring(randn((B, sizes.frames, sizes.tokens, D), generator, dtype)),
+        poisoned(randn((B, P, h, D), generator, dtype)),
     ]
 
 
@@ -88,20 +73,11 @@ def eager(inputs: list[Tensor]) -> list[Tensor]:
         return run(inputs, operator=lambda *x, backend: reference.support_attend_reference(*x))
 
 
-def errors(actual: list[Tensor], exact: list[Tensor]) -> list[float]:
-    """Return each tensor's error, root mean square over that of the exact one."""
-    assert all(torch.isfinite(tensor).all() for tensor in actual)
-    return [
-        float((a.double() - e).norm() / e.norm().clamp(min=1e-30))
-        for a, e in zip(actual, exact, strict=True)
-    ]
-
-
 def exact(inputs: list[Tensor]) -> list[Tensor]:
     return run([tensor.double() for tensor in inputs], "reference")
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", TRITON_DTYPES)
 @pytest.mark.parametrize("name", SIZES)
 def test_output_and_gradients_err_no_more_than_eager_code(name, dtype):
     inputs = inputs_of(SIZES[name], dtype)
@@ -110,7 +86,9 @@ def test_output_and_gradients_err_no_more_than_eager_code(name, dtype):
         wanted, actual, peer = (x[::2] for x in (wanted, run(inputs), eager(inputs)))
     else:
         actual, peer = run(inputs), eager(inputs)
-    for error, limit in zip(errors(actual, wanted), errors(peer, wanted), strict=True):
+    for error, limit in zip(
+        relative_errors(actual, wanted), relative_errors(peer, wanted), strict=True
+    ):
         assert error <= 2 * limit + 1e-6, f"{error:.1e}, eager {limit:.1e}"
 
 
@@ -125,7 +103,7 @@ def test_output_and_gradients_err_no_more_than_eager_code(name, dtype):
         prompts=st.integers(1, 7),
         heads=st.integers(1, 4),
     ),
-    dtype=st.sampled_from(DTYPES),
+    dtype=st.sampled_from(TRITON_DTYPES),
 )
 def test_random_shapes_give_what_the_reference_gives(sizes, dtype):
     inputs = inputs_of(sizes, dtype)
@@ -172,7 +150,7 @@ def test_splits_of_any_number_give_the_same(programs, monkeypatch):
     inputs = inputs_of(Sizes(1, 3, 350, 16, 2, 2))
     wanted = exact(inputs)
     monkeypatch.setattr(configurations, "PROGRAMS_PER_MULTIPROCESSOR", programs)
-    assert max(errors(run(inputs), wanted)) < 1e-6
+    assert max(relative_errors(run(inputs), wanted)) < 1e-6
 
 
 def test_repeats_are_bitwise_equal():
@@ -184,7 +162,7 @@ def test_repeats_are_bitwise_equal():
 def test_scores_far_apart_overflow_nothing():
     queries, tokens, grad_out = inputs_of(SIZES["narrow"])
     inputs = [200 * queries, tokens, grad_out]
-    assert max(errors(run(inputs), exact(inputs))) < 1e-4
+    assert max(relative_errors(run(inputs), exact(inputs))) < 1e-4
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # the interpreter's, of rows not there
@@ -193,14 +171,14 @@ def test_scores_far_below_zero_overflow_nothing():
     queries, tokens, grad_out = (tensor.clone() for tensor in inputs_of(SIZES["narrow"]))
     tokens[..., 0], queries[..., 0] = 50.0, -8.0
     inputs = [queries, tokens, grad_out]
-    assert max(errors(run(inputs), exact(inputs))) < 1e-4
+    assert max(relative_errors(run(inputs), exact(inputs))) < 1e-4
 
 
 def test_gradients_of_many_tokens_do_not_vanish_in_float16():
     # The weight of a token times its gradient is less than the least float16 here.
     queries, tokens, grad_out = inputs_of(Sizes(1, 4, 512, 16, 1, 2), torch.float16)
     inputs = [queries, tokens, grad_out * 1e-4]
-    _, error, _ = errors(run(inputs), exact(inputs))
+    _, error, _ = relative_errors(run(inputs), exact(inputs))
     assert error < 5e-3
 
 
@@ -243,7 +221,7 @@ def test_traces_whole_with_gradients(dynamic):
 def test_autocast_does_not_reach_inside():
     queries, tokens, _ = inputs_of(SIZES["narrow"], torch.float16)
     expected = support_attend(queries, tokens, backend="triton")
-    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+    with torch.autocast(TRITON_DEVICE, dtype=torch.bfloat16):
         assert torch.equal(support_attend(queries, tokens, backend="triton"), expected)
 
 

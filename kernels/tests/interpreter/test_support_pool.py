@@ -7,17 +7,21 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from stpn_kernels import backend, support_pool
-from stpn_kernels.backend import INTERPRETED
 from stpn_kernels.support_pool import reference, triton_op, why_not
 from stpn_kernels.support_pool.configurations import Configuration
 from stpn_kernels.support_pool.triton_op import (
     support_pool_triton_backward_op,
     support_pool_triton_op,
 )
+from stpn_kernels.testing import (
+    TRITON_DEVICE,
+    TRITON_DTYPES,
+    poisoned,
+    poisoned_ring,
+    randn,
+    relative_errors,
+)
 
-DEVICE = "cpu" if INTERPRETED else "cuda"
-# The interpreter computes bfloat16 wrongly.
-DTYPES = [torch.float32, torch.float16, *([] if INTERPRETED else [torch.bfloat16])]
 SHAPES = {  # B, K, N, C
     "the mixer's": (1, 14, 5, 768),
     "one frame": (1, 1, 5, 96),
@@ -28,35 +32,15 @@ SHAPES = {  # B, K, N, C
 }
 
 
-def ring_of(
-    shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Return random embeddings in the middle of a ring buffer of NaN."""
-    B, K, N, C = shape
-    ring = torch.full((B, K + 2, N + 1, C), float("nan"), dtype=dtype, device=DEVICE)
-    ring[:, 1 : K + 1, :N] = torch.randn(shape, generator=generator).to(dtype)
-    return ring[:, 1 : K + 1, :N]
-
-
-def poisoned(
-    shape: tuple[int, ...], generator: torch.Generator, dtype: torch.dtype = torch.float32
-) -> Tensor:
-    """Return random numbers with NaN on both sides in memory: what is read beside them shows."""
-    size = torch.Size(shape).numel()
-    memory = torch.full((size + 512,), float("nan"), dtype=dtype, device=DEVICE)
-    memory[256 : 256 + size] = torch.randn(size, generator=generator).to(dtype)
-    return memory[256 : 256 + size].view(shape)
-
-
 def inputs_of(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> list[Tensor]:
     """Return support embeddings, weight and bias (float32, as under autocast), output gradient."""
     generator = torch.Generator().manual_seed(sum(shape))
     B, _, N, C = shape
     return [
-        ring_of(shape, generator, dtype),
-        poisoned((C,), generator),
-        poisoned((C,), generator),
-        poisoned((B, N, C), generator, dtype),
+        poisoned_ring(randn(shape, generator, dtype)),
+        poisoned(randn((C,), generator)),
+        poisoned(randn((C,), generator)),
+        poisoned(randn((B, N, C), generator, dtype)),
     ]
 
 
@@ -76,21 +60,12 @@ def eager(inputs: list[Tensor]) -> list[Tensor]:
         return run(inputs, operator=lambda *x, backend: reference.support_pool_reference(*x))
 
 
-def errors(actual: list[Tensor], exact: list[Tensor]) -> list[float]:
-    """Return each tensor's error, root mean square over that of the exact one."""
-    assert all(torch.isfinite(tensor).all() for tensor in actual)
-    return [
-        float((a.double() - e).norm() / e.norm().clamp(min=1e-30))
-        for a, e in zip(actual, exact, strict=True)
-    ]
-
-
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", TRITON_DTYPES)
 @pytest.mark.parametrize("name", SHAPES)
 def test_output_and_gradients_err_no_more_than_eager_code(name, dtype):
     inputs = inputs_of(SHAPES[name], dtype)
     exact = run([tensor.double() for tensor in inputs], "reference")
-    made, allowed = errors(run(inputs), exact), errors(eager(inputs), exact)
+    made, allowed = relative_errors(run(inputs), exact), relative_errors(eager(inputs), exact)
     for what, error, limit in zip(("out", "support", "weight", "bias"), made, allowed, strict=True):
         assert error <= 2 * limit + 1e-6, f"{what}: {error:.1e}, eager {limit:.1e}"
 
@@ -98,7 +73,7 @@ def test_output_and_gradients_err_no_more_than_eager_code(name, dtype):
 @settings(deadline=None, max_examples=40)
 @given(
     shape=st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 9), st.integers(1, 70)),
-    dtype=st.sampled_from(DTYPES),
+    dtype=st.sampled_from(TRITON_DTYPES),
 )
 def test_random_shapes_give_what_the_reference_gives(shape, dtype):
     inputs = inputs_of(shape, dtype)
@@ -219,7 +194,7 @@ def test_traces_whole_with_gradients(dynamic):
 def test_autocast_does_not_reach_inside():
     *leaves, _ = inputs_of(SHAPES["odd width"], torch.float16)
     expected = support_pool(*leaves, backend="triton")
-    with torch.autocast(DEVICE, dtype=torch.bfloat16):
+    with torch.autocast(TRITON_DEVICE, dtype=torch.bfloat16):
         assert torch.equal(support_pool(*leaves, backend="triton"), expected)
 
 
@@ -231,8 +206,8 @@ def test_autocast_does_not_reach_inside():
     ],
 )
 def test_what_triton_cannot_run_is_said_in_words_and_left_to_the_reference(width, dtype, words):
-    support = torch.zeros(1, 1, 1, width, dtype=dtype, device=DEVICE)
-    weight = torch.ones(support.shape[-1], dtype=support.dtype, device=DEVICE)
+    support = torch.zeros(1, 1, 1, width, dtype=dtype, device=TRITON_DEVICE)
+    weight = torch.ones(support.shape[-1], dtype=support.dtype, device=TRITON_DEVICE)
     assert any(words in reason for reason in why_not(support))
     with pytest.raises(ValueError, match=words):
         support_pool(support, weight, weight, backend="triton")
