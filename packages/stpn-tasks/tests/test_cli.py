@@ -4,6 +4,7 @@ import os
 import re
 import signal
 
+import cv2
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
@@ -79,6 +80,8 @@ COMMANDS = [
     ("eval", "detection"),
     ("predict",),
     ("predict", "detection"),
+    ("data",),
+    ("data", "check"),
     ("recipes",),
     ("info",),
     ("sweep",),
@@ -529,3 +532,48 @@ def test_values_that_cannot_be_are_named(tmp_path, capsys, options, message):
 def test_odd_windows_are_named(weights, capsys):
     command = ("eval", "detection", "--weights", weights, *GENERATED, "--support.test-support", "3")
     assert "prompts.test_support must be even" in refused(capsys, *command)
+
+
+def make_vid_folders(root):
+    """Write a video of two frames in ImageNet VID's tree, one object in each."""
+    content = (
+        "<annotation><size><width>64</width><height>48</height></size><object><trackid>0</trackid>"
+        "<name>n02084071</name><bndbox><xmax>20</xmax><xmin>1</xmin><ymax>30</ymax><ymin>2</ymin>"
+        "</bndbox></object></annotation>"
+    )
+    for number in range(2):
+        for kind, suffix in (("Data", "JPEG"), ("Annotations", "xml")):
+            (root / kind / "VID/val/a").mkdir(parents=True, exist_ok=True)
+            path = root / kind / f"VID/val/a/{number:06d}.{suffix}"
+            if kind == "Data":
+                path.write_bytes(cv2.imencode(".jpg", np.zeros((48, 64, 3), np.uint8))[1].tobytes())
+            else:
+                path.write_text(content)
+    return root
+
+
+def test_data_check_of_sound_data(tmp_path, capsys):
+    stpn("data", "check", make_vid_folders(tmp_path / "ILSVRC"))
+    text = capsys.readouterr().out
+    row = re.search(r"VID/val .*", text).group()
+    assert re.findall(r"\d+", row) == ["1", "2", "0", "2", "1", "1"]
+    assert text.endswith("no problems\n")
+
+
+def test_data_check_names_every_problem_and_ends_with_one(tmp_path, capsys):
+    root = make_vid_folders(tmp_path / "ILSVRC")
+    annotation = root / "Annotations/VID/val/a/000000.xml"
+    annotation.write_text(annotation.read_text().replace(">20<", ">90<"))
+    image = root / "Data/VID/val/a/000001.JPEG"
+    image.write_bytes(image.read_bytes()[:-40])
+    with pytest.raises(SystemExit) as exit_:
+        stpn("data", "check", root)
+    assert exit_.value.code == 1
+    text = capsys.readouterr().out
+    assert f"{annotation}: object 0: (1, 2, 90, 30) in 64x48" in text
+    assert f"{image}: the image is truncated" in text
+    assert text.endswith("problems: 2\n")
+
+
+def test_data_check_of_no_data_is_refused(tmp_path, capsys):
+    assert f"{tmp_path}: neither" in refused(capsys, "data", "check", tmp_path)

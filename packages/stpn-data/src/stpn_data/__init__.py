@@ -2,6 +2,7 @@
 
 from stpn_data.annotations import DataReport
 from stpn_data.batch import BoxTargets, ClipBatch, collate, pad_images
+from stpn_data.checks import DataCheck, check_data
 from stpn_data.clips import Clip, ClipDataset, Transform
 from stpn_data.deteriorated import DeterioratedVideo
 from stpn_data.imagenet_vid import ImageNetVID
@@ -39,6 +40,7 @@ __all__ = [
     "ClipBatch",
     "ClipDataset",
     "Compose",
+    "DataCheck",
     "DataError",
     "DataReport",
     "DeterioratedVideo",
@@ -59,6 +61,7 @@ __all__ = [
     "VideoUniformSampler",
     "VideoWriter",
     "WindowSampler",
+    "check_data",
     "collate",
     "pad_images",
     "paper_test_transform",

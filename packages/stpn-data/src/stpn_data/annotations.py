@@ -88,7 +88,7 @@ def frame_objects(
     kept: list[AnnotatedBox] = []
     tracks: set[int] = set()
     for number, box in enumerate(boxes):
-        reason = _unusable(box, size)
+        reason = unusable_reason(box, size)
         if reason is None and box.track_id in tracks:
             reason = "object with the track id of another one in its frame"
         if reason is not None:
@@ -109,7 +109,8 @@ def shown(value: object) -> str:
     return _short.repr(value)
 
 
-def _unusable(box: AnnotatedBox, size: tuple[int, int]) -> str | None:
+def unusable_reason(box: AnnotatedBox, size: tuple[int, int]) -> str | None:
+    """Say why an object of a frame of (height, width) cannot be used; None if it can."""
     if box.ignore:
         return "object marked to be ignored"
     if box.label is None:

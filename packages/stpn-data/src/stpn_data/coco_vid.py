@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +9,16 @@ from typing import Any
 
 import numpy as np
 
-from stpn_data.annotations import MAX_SIDE, AnnotatedBox, DataReport, shown
+from stpn_data.annotations import AnnotatedBox, DataReport, shown
+from stpn_data.coco_fields import (
+    CocoImage,
+    coco_box,
+    coco_field,
+    coco_flag,
+    coco_id,
+    coco_known,
+    load_json,
+)
 from stpn_data.videos import DataError, Video
 
 _MISSING = object()
@@ -44,9 +51,9 @@ class CocoVid:
         self._file = Path(annotation_file)
         self._image_root = Path(image_root)
         self._report = report
-        data = _load(self._file)
+        data = load_json(self._file)
         self.videos: list[Video] = []
-        self._images: list[list[_Image]] = []  # frames in order, per video
+        self._images: list[list[CocoImage]] = []  # frames in order, per video
         self._index_videos(data)
         if not self.videos:
             raise DataError(f"{self._file}: no videos with frames")
@@ -85,16 +92,16 @@ class CocoVid:
     def _index_videos(self, data: dict[str, Any]) -> None:
         records = {record["id"]: record for record in self._records(data, "videos", default=[])}
         names = {key: self._video_name(record) for key, record in records.items()}
-        frames: dict[int, list[_Image]] = {key: [] for key in names}
+        frames: dict[int, list[CocoImage]] = {key: [] for key in names}
         self._rows: dict[int, int] = {}  # row of every image by its id
         for row, record in enumerate(self._records(data, "images")):
             place = self._place("image", record)
-            image = _Image(record, row, place, in_video=bool(records))
+            image = CocoImage(record, row, place, in_video=bool(records))
             self._rows[record["id"]] = row
             if not records:
                 names[row] = str(Path(image.file_name).with_suffix(""))
                 frames[row] = [image]
-            elif (key := _field(record, "video_id", int, place)) in frames:
+            elif (key := coco_field(record, "video_id", int, place)) in frames:
                 frames[key].append(image)
             else:
                 raise DataError(f"{place}: no video has its 'video_id' {key}")
@@ -107,7 +114,7 @@ class CocoVid:
             else:
                 self._report.add("video without frames", name)
 
-    def _add_video(self, name: str, images: list[_Image], record: Mapping[str, Any]) -> None:
+    def _add_video(self, name: str, images: list[CocoImage], record: Mapping[str, Any]) -> None:
         images = sorted(images, key=lambda image: image.frame_id)
         position = {image.frame_id: index for index, image in enumerate(images)}
         if len(position) < len(images):
@@ -116,7 +123,7 @@ class CocoVid:
             self._report.add("video with gaps in its frame numbers", name)
         key_ids: list[int] = [image.frame_id for image in images if image.is_key_frame]
         if record.get("vid_train_frames"):
-            key_ids = _field(record, "vid_train_frames", list, self._place("video", record))
+            key_ids = coco_field(record, "vid_train_frames", list, self._place("video", record))
         if unknown := [key for key in key_ids if type(key) is not int or key not in position]:
             raise DataError(
                 f"{self._file}: video {shown(name)} has 'vid_train_frames' {shown(unknown)}, "
@@ -132,7 +139,7 @@ class CocoVid:
     def _index_annotations(self, data: dict[str, Any], class_labels: Mapping[str, int]) -> None:
         classes: dict[int, int] = {}
         for record in self._records(data, "categories"):
-            name = _field(record, "name", str, self._place("category", record))
+            name = coco_field(record, "name", str, self._place("category", record))
             classes[record["id"]] = class_labels.get(name, -1)
         records = self._records(data, "annotations", default=[])
         rows = np.zeros(len(records), np.int64)
@@ -143,11 +150,11 @@ class CocoVid:
         has_tracks = bool(data.get("videos"))
         for i, record in enumerate(records):
             place = self._place("annotation", record)
-            rows[i] = _known(record, "image_id", self._rows, place)
-            labels[i] = _known(record, "category_id", classes, place)
-            boxes[i] = _box(record, place)
-            instances[i] = _field(record, "instance_id", int, place) if has_tracks else i
-            flags[i] = _flag(record, "iscrowd", place), _flag(record, "ignore", place)
+            rows[i] = coco_known(record, "image_id", self._rows, place)
+            labels[i] = coco_known(record, "category_id", classes, place)
+            boxes[i] = coco_box(record, place)
+            instances[i] = coco_field(record, "instance_id", int, place) if has_tracks else i
+            flags[i] = coco_flag(record, "iscrowd", place), coco_flag(record, "ignore", place)
         order = np.argsort(rows, kind="stable")
         rows = rows[order]
         self._first = np.searchsorted(rows, np.arange(len(self._rows) + 1))
@@ -162,97 +169,14 @@ class CocoVid:
         seen: set[int] = set()
         for position, record in enumerate(records):
             place = f"{self._file}: {name}[{position}]"
-            if not isinstance(record, dict):
-                raise DataError(f"{place} is not an object")
-            identity = _field(record, "id", int, place)
-            if identity in seen:
-                raise DataError(f"{place}: the id {identity} occurs twice")
-            seen.add(identity)
+            seen.add(coco_id(record, seen, place))
         return records
 
     def _place(self, kind: str, record: Mapping[str, Any]) -> str:
         return f"{self._file}: {kind} {record['id']}"
 
     def _video_name(self, record: Mapping[str, Any]) -> str:
-        return str(_field(record, "name", str, self._place("video", record)))
-
-
-class _Image:
-    """One image of the file: where it is, how large, which frame of its video."""
-
-    __slots__ = ("file_name", "frame_id", "is_key_frame", "row", "size")
-
-    def __init__(self, record: Mapping[str, Any], row: int, place: str, in_video: bool) -> None:
-        self.file_name: str = _field(record, "file_name", str, place)
-        if not Path(self.file_name).name:
-            raise DataError(f"{place}: 'file_name' {self.file_name!r} names no file")
-        self.size: tuple[int, int] = (
-            _field(record, "height", int, place),
-            _field(record, "width", int, place),
-        )
-        if not 1 <= min(self.size) <= max(self.size) <= MAX_SIDE:
-            raise DataError(f"{place}: 'height' and 'width' are {self.size}")
-        self.frame_id: int = _field(record, "frame_id", int, place) if in_video else 0
-        self.is_key_frame = _flag(record, "is_vid_train_frame", place)
-        self.row = row
-
-
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        with path.open(encoding="utf-8") as file:
-            data = json.load(file)
-    except OSError as error:
-        raise DataError(f"{path}: the file cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise DataError(f"{path}: broken json ({error})") from error
-    if not isinstance(data, dict):
-        raise DataError(f"{path}: expected an object with 'images', got {type(data).__name__}")
-    return data
-
-
-def _field(record: Mapping[str, Any], name: str, kind: type, place: str) -> Any:
-    if name not in record:
-        raise DataError(f"{place} has no {name!r}")
-    value = record[name]
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise DataError(f"{place}: {name!r} is {shown(value)}, expected {kind.__name__}")
-    if isinstance(value, int) and abs(value) >= 2**63:
-        raise DataError(f"{place}: {name!r} is {shown(value)}, too large a number")
-    return value
-
-
-def _flag(record: Mapping[str, Any], name: str, place: str) -> bool:
-    value = record.get(name)
-    if value not in (None, 0, 1):  # True is 1
-        raise DataError(f"{place}: {name!r} is {shown(value)}, expected 0 or 1")
-    return bool(value)
-
-
-def _known(record: Mapping[str, Any], name: str, known: Mapping[int, int], place: str) -> int:
-    value = _field(record, name, int, place)
-    if value not in known:
-        raise DataError(f"{place}: {name!r} is {value}, which the file does not define")
-    return known[value]
-
-
-def _box(record: Mapping[str, Any], place: str) -> tuple[float, float, float, float]:
-    if record.get("bbox", _MISSING) is None:
-        return (math.nan,) * 4
-    box = _field(record, "bbox", list, place)
-    if len(box) != 4 or not all(
-        value is None or (isinstance(value, int | float) and not isinstance(value, bool))
-        for value in box
-    ):
-        raise DataError(f"{place}: 'bbox' is {shown(box)}, expected [x, y, width, height]")
-    x, y, width, height = (_float(value) for value in box)
-    return x, y, x + width, y + height
-
-
-def _float(value: float | None) -> float:
-    try:
-        return math.nan if value is None else float(value)
-    except OverflowError:  # a whole number of more than 308 digits
-        return math.inf
+        return str(coco_field(record, "name", str, self._place("video", record)))
 
 
 def _number_within(groups: np.ndarray, values: np.ndarray) -> np.ndarray:

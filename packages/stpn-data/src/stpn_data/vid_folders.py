@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from stpn_data.annotations import MAX_SIDE, AnnotatedBox, DataReport, shown
+from stpn_data.annotations import AnnotatedBox, DataReport, shown
 from stpn_data.images import read_image
+from stpn_data.vid_xml import parse_xml, xml_box, xml_size
 from stpn_data.videos import DataError, Video
 
 
@@ -74,29 +74,19 @@ class VidFolders:
                 raise DataError(f"{path.parent}: the video has no annotations")
             self._report.add("frame without an XML file, taken as free of objects", str(path))
             return []
-        tree = _parse(path)
-        size, expected = _xml_size(tree, path), self.image_size(video, index)
+        tree = parse_xml(path)
+        size, expected = xml_size(tree, path), self.image_size(video, index)
         if size != expected:
             raise DataError(
                 f"{path}: size is {size[1]}x{size[0]}, in the first frame of the video "
                 f"{expected[1]}x{expected[0]}"
             )
-        return [self._box(element, path) for element in tree.iter("object")]
-
-    def _box(self, element: ElementTree.Element, path: Path) -> AnnotatedBox:
-        left, top, right, bottom = (
-            _number(element, f"bndbox/{side}", path) for side in ("xmin", "ymin", "xmax", "ymax")
-        )
-        return AnnotatedBox(
-            box_xyxy=(left, top, right, bottom),
-            label=self._labels.get(_text(element, "name", path)),
-            track_id=_integer(element, "trackid", path),
-        )
+        return [xml_box(element, path, self._labels) for element in tree.iter("object")]
 
     def _size(self, name: str, number: int) -> tuple[int, int]:
         path = self._xml_path(name, number)
         if os.path.isfile(path):
-            return _xml_size(_parse(path), path)
+            return xml_size(parse_xml(path), path)
         height, width, _ = read_image(self._image_path(name, number)).shape
         return height, width
 
@@ -126,7 +116,7 @@ class VidFolders:
         lengths: dict[str, int] = {}
         keys: dict[str, dict[int, None]] = {}
         for place, (name, _, key, length) in _lines(path, 4):
-            frames, number = _count(length, place), _count(key, place) - 1
+            frames, number = frame_number(length, place), frame_number(key, place) - 1
             if lengths.setdefault(name, frames) != frames:
                 raise DataError(f"{place}: {name} has {frames} frames, before {lengths[name]}")
             if not 0 <= number < max(frames, 1):
@@ -145,14 +135,14 @@ class VidFolders:
                 self._report.add("video listed twice", place)
                 continue
             seen.add(name)
-            yield name, range(_count(length, place)), ()
+            yield name, range(frame_number(length, place)), ()
 
     def _frame_list(self, path: Path, split: str) -> Iterator[tuple[str, list[int], Sequence[int]]]:
         """Read lines `<video>/<frame> <index>`."""
         numbers: dict[str, dict[int, None]] = {}
         for place, (frame, _) in _lines(path, 2):
             name, _, stem = frame.rpartition("/")
-            video, number = numbers.setdefault(f"{split}/{name}", {}), _count(stem, place)
+            video, number = numbers.setdefault(f"{split}/{name}", {}), frame_number(stem, place)
             if number in video:
                 self._report.add("frame listed twice", place)
             video[number] = None
@@ -172,7 +162,7 @@ class VidFolders:
         folder = self.root / "Data" / "VID" / name
         if not os.path.isdir(folder):
             raise DataError(f"{folder}: no such video")
-        return sorted(_count(path.stem, str(path)) for path in folder.glob("*.JPEG"))
+        return sorted(frame_number(path.stem, str(path)) for path in folder.glob("*.JPEG"))
 
 
 def _find_root(root: Path) -> Path:
@@ -189,13 +179,22 @@ def _lines(path: Path, num_fields: int) -> Iterator[tuple[str, list[str]]]:
     except (OSError, ValueError) as error:
         raise DataError(f"{path}: the list cannot be read ({error})") from error
     for number, line in enumerate(text.splitlines(), start=1):
-        fields = line.split()
-        if fields and len(fields) != num_fields:
-            raise DataError(f"{path}:{number}: expected {num_fields} fields, got {shown(line)}")
-        if fields and not _is_below(fields[0]):
-            raise DataError(f"{path}:{number}: {shown(fields[0])} is no name of a video")
-        if fields:
+        if fields := line_fields(line, num_fields, f"{path}:{number}"):
             yield f"{path}:{number}", fields
+
+
+def line_fields(line: str, num_fields: int, place: str) -> list[str]:
+    """Split a line of a list, which begins with the name of a video; none if it is blank.
+
+    Raises:
+        DataError: another number of fields, or a name outside the folder.
+    """
+    fields = line.split()
+    if fields and len(fields) != num_fields:
+        raise DataError(f"{place}: expected {num_fields} fields, got {shown(line)}")
+    if fields and not _is_below(fields[0]):
+        raise DataError(f"{place}: {shown(fields[0])} is no name of a video")
+    return fields
 
 
 def _is_below(name: str) -> bool:
@@ -204,53 +203,13 @@ def _is_below(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts and len(name) < 1000
 
 
-def _count(text: str, place: str) -> int:
+def frame_number(text: str, place: str) -> int:
+    """Read a number of frames or the number of one.
+
+    Raises:
+        DataError: not one to six digits.
+    """
     # Files are named by six digits; more would be frames that nobody can have.
     if not (text.isascii() and text.isdecimal() and len(text) <= 6):
         raise DataError(f"{place}: expected a number of one to six digits, got {shown(text)}")
     return int(text)
-
-
-class _Builder(ElementTree.TreeBuilder):
-    """Refuses entities before they are declared: a few of them can stand for gigabytes."""
-
-    def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        raise ValueError("a document type is declared, which no annotation needs")
-
-
-def _parse(path: Path) -> ElementTree.Element:
-    try:
-        return ElementTree.parse(path, ElementTree.XMLParser(target=_Builder())).getroot()
-    except OSError as error:
-        raise DataError(f"{path}: the file cannot be read ({error.strerror})") from error
-    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: encoding
-        raise DataError(f"{path}: broken XML ({error})") from error
-
-
-def _xml_size(tree: ElementTree.Element, path: Path) -> tuple[int, int]:
-    height, width = _integer(tree, "size/height", path), _integer(tree, "size/width", path)
-    if not (1 <= height <= MAX_SIDE and 1 <= width <= MAX_SIDE):
-        raise DataError(f"{path}: size is {width}x{height}")
-    return height, width
-
-
-def _text(element: ElementTree.Element, field: str, path: Path) -> str:
-    text = (element.findtext(field) or "").strip()
-    if not text:
-        raise DataError(f"{path}: {element.tag} without {field}")
-    return text
-
-
-def _number(element: ElementTree.Element, field: str, path: Path) -> float:
-    text = _text(element, field, path)
-    try:
-        return float(text)
-    except ValueError as error:
-        raise DataError(f"{path}: {field} is {shown(text)}, not a number") from error
-
-
-def _integer(element: ElementTree.Element, field: str, path: Path) -> int:
-    number = _number(element, field, path)
-    if not number.is_integer() or abs(number) >= 2**63:
-        raise DataError(f"{path}: {field} is {number}, not a whole number of 64 bits")
-    return int(number)

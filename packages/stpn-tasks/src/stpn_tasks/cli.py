@@ -189,6 +189,30 @@ def predict_detection(
         raise prediction.failure
 
 
+def check_data(root: Positional[Path], images: Path | None = None) -> None:
+    """Check a data set: find its format, count what it holds, name every problem with its file.
+
+    Reads every list and annotation and decodes every image; ends with 1 if there are problems.
+
+    Args:
+        root: the folder with ImageNet's tree, of VID and DET, or with CocoVID files in itself or
+            in annotations/; or a CocoVID .json.
+        images: where the file names of a .json begin; looked for if not given.
+    """
+    import stpn_data
+    from stpn_tasks.data_check import problem_lines, subset_table
+    from stpn_tasks.tables import print_table
+
+    check = stpn_data.check_data(root, images, progress=True)
+    for line in problem_lines(check):
+        print(line)
+    print_table(subset_table(check))
+    total = check.problems.counts.total()
+    print(f"problems: {total}" if total else "no problems")
+    if total:
+        raise SystemExit(1)
+
+
 def recipes() -> None:
     """List the recipes: what each is, its command, and what it gave."""
     for name, recipe in DETECTION_RECIPES.items():
@@ -289,7 +313,7 @@ def _print_report(videos: object) -> None:
 
 
 def _app() -> SubcommandApp:
-    training, train_app, eval_app, predict_app = (SubcommandApp() for _ in range(4))
+    training, train_app, eval_app, predict_app, data_app = (SubcommandApp() for _ in range(5))
     for name, recipe in DETECTION_RECIPES.items():
         command = _train_command(recipe())
         arguments = inspect.cleandoc(command.__doc__ or "").partition("\n")[2]
@@ -298,6 +322,7 @@ def _app() -> SubcommandApp:
     train_app.command(training, name="detection", help="Train a video object detector.")
     eval_app.command(name="detection")(eval_detection)
     predict_app.command(name="detection")(predict_detection)
+    data_app.command(name="check")(check_data)
     app = SubcommandApp()
     app.command(demo)
     app.command(sweep)
@@ -305,6 +330,7 @@ def _app() -> SubcommandApp:
     app.command(train_app, name="train", help="Train a recipe; every value can be overridden.")
     app.command(eval_app, name="eval", help="Evaluate weights on annotated video.")
     app.command(predict_app, name="predict", help="Run weights over a video of your own.")
+    app.command(data_app, name="data", help="Check a data set before training on it.")
     app.command(recipes)
     app.command(info)
     return app
