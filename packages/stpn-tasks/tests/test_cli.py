@@ -82,6 +82,7 @@ COMMANDS = [
     ("predict", "detection"),
     ("data",),
     ("data", "check"),
+    ("data", "convert"),
     ("recipes",),
     ("info",),
     ("sweep",),
@@ -577,3 +578,15 @@ def test_data_check_names_every_problem_and_ends_with_one(tmp_path, capsys):
 
 def test_data_check_of_no_data_is_refused(tmp_path, capsys):
     assert f"{tmp_path}: neither" in refused(capsys, "data", "check", tmp_path)
+
+
+def test_data_convert_writes_what_the_folders_hold(tmp_path, capsys):
+    root, output = make_vid_folders(tmp_path / "ILSVRC"), tmp_path / "annotations/val.json"
+    stpn("data", "convert", root, output, "--split", "val")
+    assert capsys.readouterr().out == f"nothing left out\n1 videos, 2 frames: {output}\n"
+    coco = ImageNetVID.from_coco(output, root / "Data/VID")
+    folders = ImageNetVID.from_folders(root, "val")
+    assert coco.videos == folders.videos
+    for index in range(2):
+        boxes = folders.objects(0, index).boxes_xyxy
+        np.testing.assert_array_equal(coco.objects(0, index).boxes_xyxy, boxes)

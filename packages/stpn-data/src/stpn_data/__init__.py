@@ -4,6 +4,7 @@ from stpn_data.annotations import DataReport
 from stpn_data.batch import BoxTargets, ClipBatch, collate, pad_images
 from stpn_data.checks import DataCheck, check_data
 from stpn_data.clips import Clip, ClipDataset, Transform
+from stpn_data.convert import vid_folders_to_coco
 from stpn_data.deteriorated import DeterioratedVideo
 from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.images import read_image
@@ -70,4 +71,5 @@ __all__ = [
     "read_image",
     "resize_pixels",
     "resized_size",
+    "vid_folders_to_coco",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -68,12 +69,21 @@ class VidFolders:
         Raises:
             DataError: the video has no annotations at all, or a field is missing or wrong.
         """
+        path, elements = self.elements(video, index)
+        return [xml_box(element, path, self._labels) for element in elements]
+
+    def elements(self, video: int, index: int) -> tuple[Path, list[ElementTree.Element]]:
+        """Return the XML file of a frame and its objects as they stand there.
+
+        Raises:
+            DataError: the video has no annotations at all, or the size is missing or wrong.
+        """
         path = self._xml_path(self.videos[video].name, self._numbers[video][index])
         if not os.path.isfile(path):  # which, unlike `Path.is_file`, has no error of its own
             if not os.path.isdir(path.parent):
                 raise DataError(f"{path.parent}: the video has no annotations")
             self._report.add("frame without an XML file, taken as free of objects", str(path))
-            return []
+            return path, []
         tree = parse_xml(path)
         size, expected = xml_size(tree, path), self.image_size(video, index)
         if size != expected:
@@ -81,7 +91,7 @@ class VidFolders:
                 f"{path}: size is {size[1]}x{size[0]}, in the first frame of the video "
                 f"{expected[1]}x{expected[0]}"
             )
-        return [xml_box(element, path, self._labels) for element in tree.iter("object")]
+        return path, list(tree.iter("object"))
 
     def _size(self, name: str, number: int) -> tuple[int, int]:
         path = self._xml_path(name, number)

@@ -70,6 +70,20 @@ def xml_box(
     )
 
 
+def xml_flag(element: ElementTree.Element, field: str, path: Path) -> bool:
+    """Return a field of 0 or 1 of an object; one that is missing is 0.
+
+    Raises:
+        DataError: it is something else.
+    """
+    if element.find(field) is None:
+        return False
+    value = _integer(element, field, path)
+    if value not in (0, 1):
+        raise DataError(f"{path}: {field} is {value}, expected 0 or 1")
+    return bool(value)
+
+
 def _text(element: ElementTree.Element, field: str, path: Path) -> str:
     text = (element.findtext(field) or "").strip()
     if not text:

@@ -213,6 +213,26 @@ def check_data(root: Positional[Path], images: Path | None = None) -> None:
         raise SystemExit(1)
 
 
+def convert_data(root: Positional[Path], output: Positional[Path], split: Split = "train") -> None:
+    """Write a split of ImageNet VID's folders as one CocoVID json, as mmtracking does.
+
+    Args:
+        root: the folder with ImageNet VID's tree.
+        output: the json to write; beside the tree, in annotations/, its images are found.
+        split: which part of the data.
+    """
+    import json
+
+    from stpn_data import DataReport, vid_folders_to_coco
+    from stpn_tasks.files import write_text
+
+    left_out = DataReport()
+    data = vid_folders_to_coco(root, split, left_out, progress=True)
+    write_text(output, json.dumps(data))
+    print(left_out)
+    print(f"{len(data['videos'])} videos, {len(data['images'])} frames: {output}")
+
+
 def recipes() -> None:
     """List the recipes: what each is, its command, and what it gave."""
     for name, recipe in DETECTION_RECIPES.items():
@@ -323,6 +343,7 @@ def _app() -> SubcommandApp:
     eval_app.command(name="detection")(eval_detection)
     predict_app.command(name="detection")(predict_detection)
     data_app.command(name="check")(check_data)
+    data_app.command(name="convert")(convert_data)
     app = SubcommandApp()
     app.command(demo)
     app.command(sweep)
@@ -330,7 +351,7 @@ def _app() -> SubcommandApp:
     app.command(train_app, name="train", help="Train a recipe; every value can be overridden.")
     app.command(eval_app, name="eval", help="Evaluate weights on annotated video.")
     app.command(predict_app, name="predict", help="Run weights over a video of your own.")
-    app.command(data_app, name="data", help="Check a data set before training on it.")
+    app.command(data_app, name="data", help="Check a data set before training on it; convert it.")
     app.command(recipes)
     app.command(info)
     return app
