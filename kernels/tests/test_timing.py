@@ -81,3 +81,15 @@ def test_the_command_line_sets_the_threads(monkeypatch):
     finally:
         torch.set_num_threads(THREADS)
     assert parsed == options(Path("folder"), threads=2)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [("gpu", "no device is called 'gpu'"), ("cuda", "PyTorch finds no CUDA device here")],
+)
+def test_a_device_that_is_not_there_is_refused_in_words(monkeypatch, capsys, device, message):
+    monkeypatch.setattr("sys.argv", ["bench", "--device", device])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit):
+        parse_benchmark_options("A benchmark.")
+    assert message in capsys.readouterr().err

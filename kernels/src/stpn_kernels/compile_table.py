@@ -117,6 +117,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the table as json")
     arguments = parser.parse_args()
+    if arguments.write and not arguments.write.parent.is_dir():
+        parser.error(f"{arguments.write.parent} is not a folder")  # before a minute of work
     rows = []
     for build in manifest():
         usage = compile_build(build)

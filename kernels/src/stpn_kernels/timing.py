@@ -74,7 +74,7 @@ def benchmark_parser(description: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--quick", action="store_true", help="fewer rows and repeats")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--device", type=_device, default=torch.device("cpu"))
     parser.add_argument("--output", type=Path, metavar="FOLDER", help="write the rows there")
     return parser
 
@@ -188,6 +188,17 @@ def write_record(options: BenchmarkOptions, rows: Sequence[Mapping[str, Any]]) -
 def command() -> str:
     """Return how this script was called."""
     return shlex.join(["python", *sys.argv])
+
+
+def _device(name: str) -> torch.device:
+    """Read ``--device``; one that is not there is an error before anything runs."""
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"no device is called {name!r}") from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise argparse.ArgumentTypeError("PyTorch finds no CUDA device here")
+    return device
 
 
 def _processor() -> str:

@@ -56,6 +56,11 @@ class WindowLayout:
     masks: Tensor
 
 
+def count_windows(height: int, width: int, window_size: int) -> int:
+    """Return how many windows a map has, padded to whole ones."""
+    return -(-height // window_size) * -(-width // window_size)
+
+
 @lru_cache(maxsize=64)
 def window_layout(
     height: int,

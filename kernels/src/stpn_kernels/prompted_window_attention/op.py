@@ -20,6 +20,7 @@ from stpn_kernels.precision import compute_dtype, without_autocast
 from stpn_kernels.prompted_window_attention.layout import (
     WindowChunk,
     WindowLayout,
+    count_windows,
     fold_table,
     window_layout,
 )
@@ -170,7 +171,7 @@ def _product_flops(
     need_prompts: bool,
 ) -> int:
     B, _, _, h, d = qkv
-    num_windows = -(-height // window_size) * -(-width // window_size)
+    num_windows = count_windows(height, width, window_size)
     return 2 * B * num_windows * h * d * (num_prompts + window_size**2) ** 2
 
 

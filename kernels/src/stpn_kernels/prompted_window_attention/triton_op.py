@@ -15,7 +15,7 @@ from stpn_kernels.prompted_window_attention.configurations import (
     forward_configuration,
     windows_per_program,
 )
-from stpn_kernels.prompted_window_attention.layout import fold_table
+from stpn_kernels.prompted_window_attention.layout import count_windows, fold_table
 from stpn_kernels.prompted_window_attention.op import register_shapes_and_gradients
 
 HEAD_WIDTHS = (16, 32, 64)
@@ -55,7 +55,7 @@ def prompted_window_attention_triton_op(
     out = qkv.new_empty(B, X, h * d)
     if B == 0:
         return out
-    num_windows = _num_windows(height, width, window_size)
+    num_windows = count_windows(height, width, window_size)
     configuration = forward_configuration(qkv.dtype, d)
     each = windows_per_program(configuration, B, h, num_windows, qkv.device)
     groups = -(-num_windows // each)
@@ -93,7 +93,7 @@ def prompted_window_attention_triton_backward_op(
     B, _, _, h, d = qkv.shape
     if B == 0:
         return torch.zeros_like(qkv), torch.zeros_like(qkv_bias), torch.zeros_like(bias_table)
-    num_windows = _num_windows(height, width, window_size)
+    num_windows = count_windows(height, width, window_size)
     configuration = backward_configuration(qkv.dtype, d)
     each = windows_per_program(configuration, B, h, num_windows, qkv.device)
     groups = -(-num_windows // each)
@@ -122,10 +122,6 @@ def prompted_window_attention_triton_backward_op(
 register_shapes_and_gradients(
     prompted_window_attention_triton_op, prompted_window_attention_triton_backward_op
 )
-
-
-def _num_windows(height: int, width: int, window_size: int) -> int:
-    return -(-height // window_size) * -(-width // window_size)
 
 
 def _constants(
