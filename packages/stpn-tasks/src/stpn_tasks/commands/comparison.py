@@ -10,7 +10,7 @@ from tyro.conf import Positional
 
 from stpn_tasks.comparison.options import ComparisonOptions
 
-Factor = Literal["stride", "num-support", "num-prompts", "predictor", "depth", "clips"]
+Factor = Literal["stride", "num-support", "num-prompts", "predictor", "depth", "clips", "detector"]
 
 
 def demo(options: Annotated[ComparisonOptions, tyro.conf.arg(name="")]) -> None:

@@ -15,7 +15,13 @@ from stpn_tasks.comparison.protocol import (
     fine_tuning,
     with_prompts,
 )
-from stpn_tasks.recipes import SupportOptions, small, small_baseline
+from stpn_tasks.recipes import (
+    SupportOptions,
+    small,
+    small_baseline,
+    small_selsa,
+    small_selsa_baseline,
+)
 from stpn_tasks.report.words import spoken
 
 
@@ -98,6 +104,31 @@ def clips(scale: Scale) -> Factor:
     return Factor("clips", "training clips", about, tuple(rows), (reference,))
 
 
+def detector(scale: Scale) -> Factor:
+    """Compare Faster R-CNN with SELSA, each without and with prompts (the paper's Table 2)."""
+    steps = scale.finetune_steps
+    both = Training("stpn_selsa", fine_tuning(small_selsa(), steps))
+    rows = (
+        _trained(scale, "stpn", "STPN"),
+        Row(
+            "selsa",
+            "SELSA",
+            "Regions of the support frames, no prompts.",
+            Training("selsa", fine_tuning(small_selsa_baseline(), steps)),
+        ),
+        Row("stpn_selsa", "STPN + SELSA", "Prompts and regions of the support frames.", both),
+    )
+    other = Row(
+        "stpn_selsa_other_tested",
+        "STPN + SELSA, tested with another video",
+        "The weights of STPN + SELSA, tested with support frames of another video.",
+        both,
+        SupportOptions(support_video="other"),
+    )
+    about = "Faster R-CNN alone is the baseline; all are trained from it, for as many steps."
+    return Factor("detector", "detector", about, rows, (other,))
+
+
 FACTORS: dict[str, Callable[[Scale], Factor]] = {
     "stride": stride,
     "num-support": num_support,
@@ -105,6 +136,7 @@ FACTORS: dict[str, Callable[[Scale], Factor]] = {
     "predictor": predictor,
     "depth": depth,
     "clips": clips,
+    "detector": detector,
 }
 
 

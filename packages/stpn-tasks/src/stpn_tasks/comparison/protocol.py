@@ -149,5 +149,5 @@ def trainings(rows: Sequence[Row]) -> tuple[Training, ...]:
 
 def _cost(recipe: DetectionRecipe) -> float:
     """Guess the relative cost of a training: a support frame costs about a sixth of a step."""
-    prompts = recipe.prompts
-    return (recipe.optim.epoch_size or 0) * (1 + prompts.reads_support * prompts.num_support / 6)
+    support = recipe.reads_support * recipe.prompts.num_support
+    return (recipe.optim.epoch_size or 0) * (1 + support / 6)
