@@ -9,13 +9,14 @@ import pytest
 import torch
 
 from stpn_data.deteriorated import RenderOptions
-from stpn_tasks import cli, demo, sweep
+from stpn_tasks import demo, sweep
+from stpn_tasks.commands import comparison as commands
 from stpn_tasks.comparison import factors, protocol, run, stages, workers
 from stpn_tasks.comparison.options import FULL, QUICK, SMOKE, ComparisonOptions, Scale
 from stpn_tasks.comparison.protocol import Row, Training, comparison_rows, trainings
-from stpn_tasks.detection.build import build_detector
+from stpn_tasks.detection.build import build_detector, build_test_sampler
 from stpn_tasks.detection.checkpoint import load_detector
-from stpn_tasks.recipes import PromptRecipe, small, small_baseline
+from stpn_tasks.recipes import PromptRecipe, SelsaRecipe, small, small_baseline
 from stpn_tasks.results import load_results
 
 SCALE = Scale(4, 2, 2, 2, 2)
@@ -37,6 +38,9 @@ def little(monkeypatch, tiny, tmp_path):
         monkeypatch.setattr(module, "small", lambda: recipe)
     for module in (protocol, factors, stages):
         monkeypatch.setattr(module, "small_baseline", lambda: baseline)
+    for name, plain in (("small_selsa", recipe), ("small_selsa_baseline", baseline)):
+        selsa = replace(plain, detector="selsa", selsa=SelsaRecipe(num_heads=2))
+        monkeypatch.setattr(factors, name, lambda selsa=selsa: selsa)
     for module in (run, stages, factors):
         monkeypatch.setattr(module, "CLIPS", CLIPS)
     for module in (run, stages, demo, sweep):
@@ -148,9 +152,11 @@ def test_a_sweep_varies_one_factor_and_reuses_what_is_there(little, monkeypatch,
     calls = []
     fit = stages._fit
     monkeypatch.setattr(stages, "_fit", lambda *a: (calls.append(a[4]), fit(*a)))
-    names = ("stride", "predictor", "depth", "clips")
+    names = ("stride", "predictor", "depth", "clips", "detector")
     path = sweep.run_sweep(little, names)
-    assert calls == ["mixer", "shallow", "half_mixed", "half_mixed_14", "baseline_half_mixed"]
+    half_mixed = {"half_mixed", "half_mixed_14", "baseline_half_mixed"}
+    assert set(calls) == {"mixer", "shallow", *half_mixed, "selsa", "stpn_selsa"}
+    assert len(calls) == 7
     text = path.read_text()
     assert text.count("\n## ") == len(names)
     for name in names:
@@ -196,7 +202,9 @@ def test_rows_differ_in_what_their_names_say_and_in_nothing_else():
 
 @pytest.mark.parametrize("scale", [QUICK, FULL])
 def test_every_factor_holds_the_small_recipe_once_and_changes_one_thing(scale):
-    for make in factors.FACTORS.values():
+    for name, make in factors.FACTORS.items():
+        if name == "detector":
+            continue
         factor = make(scale)
         assert [row.name for row in factor.rows].count("stpn") == 1
         for row in factor.rows:
@@ -274,8 +282,20 @@ def test_after_a_failure_nothing_else_begins(tmp_path, stage):
     assert len(list(tmp_path.iterdir())) < len(others)
 
 
+def test_detectors_differ_in_selsa_and_in_prompts_only():
+    factor = factors.detector(QUICK)
+    recipes = {row.name: row.training.recipe for row in (*factor.rows, *factor.references)}
+    assert [row.name for row in factor.rows] == ["stpn", "selsa", "stpn_selsa"]
+    assert recipes["stpn"].prompts == recipes["stpn_selsa"].prompts == small().prompts
+    assert replace(recipes["stpn_selsa"], detector="faster-rcnn") == recipes["stpn"]
+    selsa = recipes["selsa"]
+    assert (selsa.detector, selsa.prompts.predictor) == ("selsa", "none")
+    assert replace(selsa, prompts=small().prompts) == recipes["stpn_selsa"]
+    assert build_test_sampler(selsa) == build_test_sampler(recipes["stpn"])
+
+
 def test_the_command_names_every_factor():
-    assert get_args(cli.Factor) == tuple(factors.FACTORS)
+    assert get_args(commands.Factor) == tuple(factors.FACTORS)
 
 
 def test_the_command_tells_what_changes_the_numbers():

@@ -291,6 +291,16 @@ def swin_base() -> DetectionRecipe:
     )
 
 
+def swin_base_baseline() -> DetectionRecipe:
+    """Single-frame Swin-B from the same start as ``swin_base``.
+
+    stpn train detection swin-base-baseline --data ILSVRC
+
+    The paper has no such row. Not run by us.
+    """
+    return replace(swin_base(), prompts=PromptRecipe(predictor="none"))
+
+
 def swin_tiny_selsa() -> DetectionRecipe:
     """STPN on Swin-T with SELSA in place of Faster R-CNN.
 
@@ -321,6 +331,16 @@ def swin_base_selsa() -> DetectionRecipe:
     The paper: 65.2 AP, 90.6 AP50, 73.5 AP75 on ImageNet VID. Not run by us.
     """
     return replace(swin_base(), detector="selsa")
+
+
+def swin_base_selsa_baseline() -> DetectionRecipe:
+    """SELSA on Swin-B without prompts, from the same start as ``swin_base_selsa``.
+
+    stpn train detection swin-base-selsa-baseline --data ILSVRC
+
+    The paper has no such row. Not run by us.
+    """
+    return replace(swin_base_baseline(), detector="selsa")
 
 
 def small() -> DetectionRecipe:
@@ -383,8 +403,20 @@ def small_selsa() -> DetectionRecipe:
     """The small STPN with SELSA in place of Faster R-CNN.
 
     stpn train detection small-selsa --data generated
+
+    ``stpn sweep detector`` trains it in stages, as the demo does ``small``.
     """
     return replace(small(), detector="selsa")
+
+
+def small_selsa_baseline() -> DetectionRecipe:
+    """The small SELSA without prompts, with the support frames of ``small_selsa``.
+
+    stpn train detection small-selsa-baseline --data generated
+    """
+    recipe = small_selsa()
+    plain = replace(recipe.prompts, predictor="none", ffn_dim=None, deep=False, centre_clips=0)
+    return replace(recipe, prompts=plain)
 
 
 DETECTION_RECIPES: dict[str, Callable[[], DetectionRecipe]] = {
@@ -396,12 +428,15 @@ DETECTION_RECIPES: dict[str, Callable[[], DetectionRecipe]] = {
         swin_tiny_released_baseline,
         swin_tiny_baseline,
         swin_base,
+        swin_base_baseline,
         swin_tiny_selsa,
         swin_tiny_selsa_baseline,
         swin_base_selsa,
+        swin_base_selsa_baseline,
         small,
         small_baseline,
         small_selsa,
+        small_selsa_baseline,
     )
 }
 
