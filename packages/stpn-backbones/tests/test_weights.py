@@ -1,4 +1,3 @@
-import pickle
 import re
 from pathlib import Path
 
@@ -13,7 +12,6 @@ from stpn_backbones import (
     convert_swin,
     create_backbone,
     load_weights,
-    read_state_dict,
 )
 
 NAME = "swin_tiny_patch4_window7_224"
@@ -89,17 +87,79 @@ def test_an_image_classifier_leaves_output_norms_new_and_its_head_unused() -> No
     model = create_backbone(NAME, **TINY)
     report = load_weights(model, classifier.state_dict())
     assert report.new == tuple(f"output_norms.{s}.{p}" for s in (0, 1) for p in ("weight", "bias"))
-    assert report.unexpected == ("head.fc.weight", "head.fc.bias")
+    assert list(report.unexpected) == ["head.fc.weight", "head.fc.bias"]
     for key, value in model.swin.state_dict().items():
         assert torch.equal(value, classifier.state_dict()[key])
     assert torch.equal(model.output_norms[0].weight, torch.ones(16))
 
 
-def test_the_rest_of_a_detector_is_named(source: PromptedSwin) -> None:
-    state_dict = {f"detector.backbone.{key}": value for key, value in mmdet(source).items()}
-    state_dict["prompt_predictor.query"] = torch.zeros(5, 16)
+# What stands beside the backbone in mmdet's Mask R-CNN, and the authors' predictor.
+BESIDE = (
+    *(f"neck.{kind}_convs.{i}.conv" for kind in ("lateral", "fpn") for i in range(4)),
+    *(f"rpn_head.rpn_{part}" for part in ("conv", "cls", "reg")),
+    *(
+        f"roi_head.bbox_head.{part}"
+        for part in ("shared_fcs.0", "shared_fcs.1", "fc_cls", "fc_reg")
+    ),
+    *(f"roi_head.mask_head.convs.{i}.conv" for i in range(4)),
+    "roi_head.mask_head.upsample",
+    "roi_head.mask_head.conv_logits",
+)
+
+
+@pytest.mark.parametrize("names", [microsoft, mmdet])
+def test_of_a_coco_detector_the_backbone_is_used_and_all_else_is_named(
+    source: PromptedSwin, names
+) -> None:
+    state_dict = {f"backbone.{key}": value for key, value in names(source).items()}
+    beside = {f"{layer}.{part}": torch.zeros(1) for layer in BESIDE for part in ("weight", "bias")}
+    model = create_backbone(NAME, **TINY)
+    report = load_weights(model, {**beside, **state_dict})
+    assert_same(model, source)
+    assert report.loaded.keys() == source.state_dict().keys()
+    assert report.new == ()
+    outside = [key for key, why in report.unexpected.items() if why == "outside the backbone"]
+    assert outside == list(beside)
+    used = [*report.loaded.values(), *report.unexpected]
+    assert sorted(used) == sorted([*state_dict, *beside])
+
+
+def test_microsofts_image_classifier_is_read_without_masks_and_head(source: PromptedSwin) -> None:
+    state_dict = microsoft(source)
+    for stage in (0, 1):
+        for part in ("weight", "bias"):
+            del state_dict[f"norm{stage}.{part}"]
+    for part in ("weight", "bias"):
+        state_dict[f"norm.{part}"] = state_dict.pop(f"norm2.{part}")
+        state_dict[f"head.{part}"] = torch.zeros(1)
+    state_dict["layers.0.blocks.1.attn_mask"] = torch.zeros(1)
+    model = create_backbone(NAME, **TINY)
+    report = load_weights(model, state_dict)
+    assert report.new == tuple(f"output_norms.{s}.{p}" for s in (0, 1) for p in ("weight", "bias"))
+    assert sorted([*report.loaded.values(), *report.unexpected]) == sorted(state_dict)
+    assert report.unexpected["head.bias"] == "the classifier of images"
+    assert report.unexpected["layers.0.blocks.1.attn_mask"] == "a buffer, computed anew"
+    for key, value in source.state_dict().items():
+        if key not in report.new:
+            assert torch.equal(model.state_dict()[key], value), key
+
+
+def test_the_report_tells_where_each_weight_came_from(source: PromptedSwin) -> None:
+    state_dict = {f"backbone.{key}": value for key, value in mmdet(source).items()}
     report = load_weights(create_backbone(NAME, **TINY), state_dict)
-    assert "prompt_predictor.query" in report.unexpected
+    assert report.loaded["swin.layers.1.downsample.reduction.weight"] == (
+        "backbone.stages.0.downsample.reduction.weight"
+    )
+    assert report.loaded["swin.norm.bias"] == "backbone.norm2.bias"
+
+
+def test_two_keys_of_one_weight_are_named(source: PromptedSwin) -> None:
+    state_dict = microsoft(source)
+    state_dict["stages.0.blocks.0.norm1.bias"] = torch.zeros(16)
+    with pytest.raises(
+        ValueError, match=r"layers.0.blocks.0.norm1.bias and stages.0.blocks.0.norm1.bias"
+    ):
+        load_weights(create_backbone(NAME, **TINY), state_dict)
 
 
 @pytest.mark.parametrize(
@@ -143,15 +203,6 @@ def test_files_are_read(tmp_path: Path, source: PromptedSwin, entry: str | None)
         model = create_backbone(NAME, **TINY)
         load_weights(model, tmp_path / name)
         assert_same(model, source)
-
-
-def test_files_without_a_state_dict_or_with_code_are_refused(tmp_path: Path) -> None:
-    torch.save([torch.zeros(1)], tmp_path / "list.pth")
-    with pytest.raises(ValueError, match="list.pth: expected a state dict"):
-        read_state_dict(tmp_path / "list.pth")
-    torch.save({"a": Path("a")}, tmp_path / "code.pth")
-    with pytest.raises(pickle.UnpicklingError):
-        read_state_dict(tmp_path / "code.pth")
 
 
 def test_merging_channels_of_mmdet_are_regrouped_by_place() -> None:

@@ -1,8 +1,9 @@
 """Transformer backbones that take video prompts, on timm's modules and weights."""
 
 from stpn_backbones.create import create_backbone, supported_backbones
+from stpn_backbones.reading import read_state_dict
 from stpn_backbones.swin import PromptedSwin, PromptMerging
-from stpn_backbones.weights import LoadReport, convert_swin, load_weights, read_state_dict
+from stpn_backbones.weights import LoadReport, convert_swin, load_weights
 
 __all__ = [
     "LoadReport",

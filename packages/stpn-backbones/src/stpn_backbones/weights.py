@@ -7,10 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
+from stpn_backbones.reading import read_state_dict
 from stpn_backbones.swin import PromptedSwin
 
 _STEMS = ("patch_embed.proj.weight", "patch_embed.projection.weight")
@@ -26,8 +25,12 @@ _RENAMED = (
 _STAGE = re.compile(r"^layers\.(\d+)\.")
 _MERGING = re.compile(r"^layers\.(\d+)\.downsample\.(?=norm\.|reduction\.)")
 _OUTPUT_NORM = re.compile(r"^norm(\d+)\.")
-# Not parameters of the backbone: recomputed buffers and the classifier.
-_LEFT_OUT = re.compile(r"(\.relative_position_index|\.attn_mask)$|^head\.")
+# Not parameters of the backbone, and why.
+_LEFT_OUT = (
+    (re.compile(r"\.(relative_position_index|attn_mask)$"), "a buffer, computed anew"),
+    (re.compile(r"^head\."), "the classifier of images"),
+)
+_OUTSIDE = "outside the backbone"
 
 
 @dataclass(frozen=True)
@@ -35,16 +38,17 @@ class LoadReport:
     """Account for every key of a load.
 
     Attributes:
-        loaded: keys of the model that took their value from the checkpoint.
+        loaded: keys of the model that took their value from the checkpoint, each with the key
+            there.
         new: keys of the model that the checkpoint does not have, left as they were: output
             norms of the earlier stages, which only detection checkpoints have.
-        unexpected: keys of the checkpoint that were not used: classifiers, index buffers, and
-            what lies outside the backbone.
+        unexpected: keys of the checkpoint that were not used, each with the reason: classifiers,
+            index buffers, and what lies outside the backbone.
     """
 
-    loaded: tuple[str, ...]
+    loaded: Mapping[str, str]
     new: tuple[str, ...]
-    unexpected: tuple[str, ...]
+    unexpected: Mapping[str, str]
 
 
 def load_weights(
@@ -73,14 +77,19 @@ def load_weights(
         for key, value in state_dict.items()
         if key.startswith(prefix)
     }
-    outside = [key for key in state_dict if not key.startswith(prefix)]
-    left_out = [prefix + key for key in inside if _LEFT_OUT.search(key.removeprefix("swin."))]
+    names = _own_names(inside)
+    unexpected = {
+        key: _why_left_out(key.removeprefix(prefix)) if key.startswith(prefix) else _OUTSIDE
+        for key in state_dict
+        if not key.startswith(prefix) or key.removeprefix(prefix) not in names
+    }
     converted = convert_swin(inside)
     expected = model.state_dict()
     new = [key for key in expected if key not in converted and key.startswith("output_norms.")]
     _check_fit(converted, expected, new)
     model.load_state_dict(converted, strict=False)
-    return LoadReport(tuple(converted), tuple(new), tuple(left_out + outside))
+    loaded = {own: prefix + key for key, own in names.items()}
+    return LoadReport(loaded, tuple(new), unexpected)
 
 
 def convert_swin(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -93,52 +102,49 @@ def convert_swin(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Args:
         state_dict: the backbone's tensors, without a prefix.
     """
-    if any(key.startswith("swin.") for key in state_dict):
-        return {
-            key: value
-            for key, value in state_dict.items()
-            if not _LEFT_OUT.search(key.removeprefix("swin."))
-        }
-    is_mmdet = "patch_embed.projection.weight" in state_dict
-    renamed = {_rename(key): value for key, value in state_dict.items()}
-    # timm merges at the start of a stage, the others at the end of the one before.
-    merges_at_end = any(key.startswith("layers.0.downsample.") for key in renamed)
-    last = max((int(stage[1]) for key in renamed if (stage := _STAGE.match(key))), default=0)
-    converted = {}
-    for key, value in renamed.items():
-        if _LEFT_OUT.search(key):
-            continue
-        if merging := _MERGING.match(key):
-            if is_mmdet:
-                value = _from_unfold_layout(value)
-            if merges_at_end:
-                key = _MERGING.sub(f"layers.{int(merging[1]) + 1}.downsample.", key)
-        if norm := _OUTPUT_NORM.match(key):
-            stage_norm = "norm." if int(norm[1]) == last else f"output_norms.{norm[1]}."
-            key = _OUTPUT_NORM.sub(stage_norm, key)
-        converted[key if key.startswith("output_norms.") else f"swin.{key}"] = value
-    return converted
+    in_unfold_layout = "patch_embed.projection.weight" in state_dict
+    return {
+        own: _from_unfold_layout(state_dict[key])
+        if in_unfold_layout and _MERGING.match(_rename(key))
+        else state_dict[key]
+        for key, own in _own_names(state_dict).items()
+    }
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
-    """Read the tensors of a ``.safetensors`` file or a PyTorch checkpoint, without its code.
-
-    Of a PyTorch checkpoint, the entry ``state_dict`` or ``model`` is taken if there is one.
+def _own_names(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
+    """Name the keys of a checkpoint as `PromptedSwin` does, without those that are left out.
 
     Raises:
-        ValueError: if the file holds no state dict.
+        ValueError: if two keys have one name.
     """
-    if Path(path).suffix == ".safetensors":
-        return load_file(path)
-    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    for entry in ("state_dict", "model"):
-        if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(entry), Mapping):
-            checkpoint = checkpoint[entry]
-    if not isinstance(checkpoint, Mapping) or not all(
-        isinstance(value, Tensor) for value in checkpoint.values()
-    ):
-        raise ValueError(f"{path}: expected a state dict, one tensor per key")
-    return dict(checkpoint)
+    kept = [key for key in state_dict if not _why_left_out(key)]
+    if any(key.startswith("swin.") for key in kept):
+        return {key: key for key in kept}
+    renamed = {key: _rename(key) for key in kept}
+    # timm merges at the start of a stage, the others at the end of the one before.
+    merges_at_end = any(key.startswith("layers.0.downsample.") for key in renamed.values())
+    last = max(
+        (int(stage[1]) for key in renamed.values() if (stage := _STAGE.match(key))), default=0
+    )
+    names: dict[str, str] = {}
+    for key, name in renamed.items():
+        if merges_at_end and (merging := _MERGING.match(name)):
+            name = _MERGING.sub(f"layers.{int(merging[1]) + 1}.downsample.", name)
+        if norm := _OUTPUT_NORM.match(name):
+            stage_norm = "norm." if int(norm[1]) == last else f"output_norms.{norm[1]}."
+            name = _OUTPUT_NORM.sub(stage_norm, name)
+        names[key] = name if name.startswith("output_norms.") else f"swin.{name}"
+    if len(set(names.values())) < len(names):
+        sources = {own: key for key, own in names.items()}
+        twice = [f"{key} and {sources[own]}" for key, own in names.items() if sources[own] != key]
+        raise ValueError(f"keys of the checkpoint name one weight: {', '.join(twice)}")
+    return names
+
+
+def _why_left_out(key: str) -> str:
+    """Return why a key of a Swin is left out, nothing if it is not."""
+    key = key.removeprefix("swin.")
+    return next((reason for pattern, reason in _LEFT_OUT if pattern.search(key)), "")
 
 
 def _rename(key: str) -> str:
