@@ -165,9 +165,9 @@ def test_two_keys_of_one_weight_are_named(source: PromptedSwin) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"embed_dim": 32}, r"patch_embed.proj.weight: \(16, 3, 4, 4\) .*, \(32, 3, 4, 4\) in"),
+        ({"embed_dim": 32}, r"projection.weight: \(16, 3, 4, 4\) .*, \(32, 3, 4, 4\) in"),
         ({"depths": (2, 2, 4)}, "swin.layers.2.blocks.3.mlp.fc2.bias: only in the model"),
-        ({"depths": (2, 1, 2)}, "swin.layers.1.blocks.1.mlp.fc2.bias: only in the checkpoint"),
+        ({"depths": (2, 1, 2)}, "\nstages.1.blocks.1.ffn.layers.1.bias: only in the checkpoint"),
         ({"window_size": 5}, r"relative_position_bias_table: \(169, 1\) .*, \(81, 1\) in"),
     ],
 )

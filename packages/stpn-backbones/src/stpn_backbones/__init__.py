@@ -3,12 +3,13 @@
 from stpn_backbones.create import create_backbone, supported_backbones
 from stpn_backbones.reading import read_state_dict
 from stpn_backbones.swin import PromptedSwin, PromptMerging
-from stpn_backbones.weights import LoadReport, convert_swin, load_weights
+from stpn_backbones.weights import LoadReport, check_fit, convert_swin, load_weights
 
 __all__ = [
     "LoadReport",
     "PromptMerging",
     "PromptedSwin",
+    "check_fit",
     "convert_swin",
     "create_backbone",
     "load_weights",

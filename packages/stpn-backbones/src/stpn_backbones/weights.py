@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,25 +70,28 @@ def load_weights(
         ValueError: if the checkpoint has no Swin, several, or that of another model; the keys
             and shapes that do not fit are named.
     """
-    state_dict = read_state_dict(weights) if isinstance(weights, (str, Path)) else weights
-    prefix = _find_prefix(state_dict) if prefix is None else prefix
+    if isinstance(weights, (str, Path)):
+        state_dict = read_state_dict(weights)
+        try:
+            return load_weights(model, state_dict, prefix=prefix)
+        except ValueError as error:
+            raise ValueError(f"{weights}: {error}") from error
+    prefix = _find_prefix(weights) if prefix is None else prefix
     inside = {
-        key.removeprefix(prefix): value
-        for key, value in state_dict.items()
-        if key.startswith(prefix)
+        key.removeprefix(prefix): value for key, value in weights.items() if key.startswith(prefix)
     }
     names = _own_names(inside)
     unexpected = {
         key: _why_left_out(key.removeprefix(prefix)) if key.startswith(prefix) else _OUTSIDE
-        for key in state_dict
+        for key in weights
         if not key.startswith(prefix) or key.removeprefix(prefix) not in names
     }
     converted = convert_swin(inside)
     expected = model.state_dict()
     new = [key for key in expected if key not in converted and key.startswith("output_norms.")]
-    _check_fit(converted, expected, new)
-    model.load_state_dict(converted, strict=False)
     loaded = {own: prefix + key for key, own in names.items()}
+    check_fit(converted, expected, loaded, may_lack=new)
+    model.load_state_dict(converted, strict=False)
     return LoadReport(loaded, tuple(new), unexpected)
 
 
@@ -109,6 +112,44 @@ def convert_swin(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
         else state_dict[key]
         for key, own in _own_names(state_dict).items()
     }
+
+
+def check_fit(
+    converted: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    sources: Mapping[str, str],
+    may_lack: Collection[str] = (),
+) -> None:
+    """Check that converted weights are all that a model expects, and of the same shapes.
+
+    Args:
+        converted: weights of the checkpoint by the model's keys.
+        expected: the model's state dict.
+        sources: the checkpoint's key of each converted one.
+        may_lack: keys of the model that need not be there.
+
+    Raises:
+        ValueError: if a weight does not fit; every such key is named, with both shapes.
+    """
+    problems = [
+        f"{sources[key]}: {tuple(value.shape)} in the checkpoint, "
+        f"{tuple(expected[key].shape)} in the model"
+        for key, value in converted.items()
+        if key in expected and value.shape != expected[key].shape
+    ]
+    problems += [
+        f"{sources[key]}: only in the checkpoint" for key in converted if key not in expected
+    ]
+    problems += [
+        f"{key}: only in the model"
+        for key in expected
+        if key not in converted and key not in may_lack
+    ]
+    if problems:
+        raise ValueError(
+            f"the checkpoint is of another model, {len(problems)} keys do not fit:\n"
+            + "\n".join(problems)
+        )
 
 
 def _own_names(state_dict: Mapping[str, Tensor]) -> dict[str, str]:
@@ -172,22 +213,3 @@ def _find_prefix(state_dict: Mapping[str, Tensor]) -> str:
             f"found {len(prefixes)}: {', '.join(prefixes) or list(state_dict)[:5]}"
         )
     return prefixes[0]
-
-
-def _check_fit(
-    converted: Mapping[str, Tensor], expected: Mapping[str, Tensor], new: list[str]
-) -> None:
-    problems = [
-        f"{key}: {tuple(value.shape)} in the checkpoint, {tuple(expected[key].shape)} in the model"
-        for key, value in converted.items()
-        if key in expected and value.shape != expected[key].shape
-    ]
-    problems += [f"{key}: only in the checkpoint" for key in converted if key not in expected]
-    problems += [
-        f"{key}: only in the model" for key in expected if key not in converted and key not in new
-    ]
-    if problems:
-        raise ValueError(
-            f"the checkpoint is of another model, {len(problems)} keys do not fit:\n"
-            + "\n".join(problems)
-        )
