@@ -1,13 +1,18 @@
 """Videos with annotations: support-frame samplers, data sets, clips, batches, video files."""
 
+from stpn_data.annotated_videos import AnnotatedVideos
 from stpn_data.annotations import DataReport
 from stpn_data.batch import BoxTargets, ClipBatch, collate, pad_images
 from stpn_data.checks import DataCheck, check_data
 from stpn_data.clips import Clip, ClipDataset, Transform
-from stpn_data.convert import vid_folders_to_coco
+from stpn_data.coco_videos import open_coco
+from stpn_data.convert import det_folders_to_coco, vid_folders_to_coco
+from stpn_data.convert_coco import coco_to_folders
 from stpn_data.deteriorated import DeterioratedVideo
 from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.images import read_image
+from stpn_data.joint import JointVideos
+from stpn_data.key_frames import KeyFramesWithObjects
 from stpn_data.sampling import (
     BilateralRandomSampler,
     CausalSampler,
@@ -34,6 +39,7 @@ from stpn_data.video import VideoReader, VideoWriter
 from stpn_data.videos import DataError, FrameObjects, Video, VideoDataset
 
 __all__ = [
+    "AnnotatedVideos",
     "BilateralRandomSampler",
     "BoxTargets",
     "CausalSampler",
@@ -47,6 +53,8 @@ __all__ = [
     "DeterioratedVideo",
     "FrameObjects",
     "ImageNetVID",
+    "JointVideos",
+    "KeyFramesWithObjects",
     "PadToLargest",
     "RandomChoice",
     "RandomCrop",
@@ -63,7 +71,10 @@ __all__ = [
     "VideoWriter",
     "WindowSampler",
     "check_data",
+    "coco_to_folders",
     "collate",
+    "det_folders_to_coco",
+    "open_coco",
     "pad_images",
     "paper_test_transform",
     "paper_training_transforms",

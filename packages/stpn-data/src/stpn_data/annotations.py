@@ -61,6 +61,15 @@ class DataReport:
         """Name the places counted for `reason`, in the order in which they were found."""
         return tuple(self._places.get(reason, ()))
 
+    @staticmethod
+    def merged(reports: Iterable[DataReport]) -> DataReport:
+        """Return all that some reports hold."""
+        merged = DataReport()
+        for report in reports:
+            for reason, places in report._places.items():
+                merged._places.setdefault(reason, {}).update(places)
+        return merged
+
     def __str__(self) -> str:
         """Write one line per reason: count, reason, first place."""
         if not self._places:

@@ -17,7 +17,6 @@ from stpn_data.coco_fields import (
     coco_flag,
     coco_id,
     coco_known,
-    load_json,
 )
 from stpn_data.videos import DataError, Video
 
@@ -28,30 +27,33 @@ class CocoVid:
     """Index a CocoVID file; after opening, only flat arrays of its annotations are kept.
 
     Boxes are x, y, x + w, y + h. Track ids are numbered from 0 within each video, in the order of
-    `instance_id`. An image without a video (as in DET) becomes a video of one frame.
+    `instance_id`; where the file has none, every object is a track of its own. In a file without
+    videos (as of DET), every image becomes a video of one frame; those that are marked not to be
+    for training (`is_vid_train_frame`) are left out where others are marked to be.
 
     Args:
-        annotation_file: the json file.
+        annotation_file: the json file, for errors.
+        data: what it holds.
         image_root: folder to which its file names are relative.
         labels: 0-based label of every class by name.
         report: receives what is left out.
 
     Raises:
-        DataError: a missing file, a missing or wrong field, an id or a name that occurs twice.
+        DataError: a missing or wrong field, an id or a name that occurs twice.
     """
 
     def __init__(
         self,
-        annotation_file: str | Path,
+        annotation_file: Path,
+        data: Mapping[str, Any],
         image_root: str | Path,
         labels: Mapping[str, int],
         report: DataReport,
     ) -> None:
-        """Read the file."""
-        self._file = Path(annotation_file)
+        """Index what the file holds."""
+        self._file = annotation_file
         self._image_root = Path(image_root)
         self._report = report
-        data = load_json(self._file)
         self.videos: list[Video] = []
         self._images: list[list[CocoImage]] = []  # frames in order, per video
         self._index_videos(data)
@@ -89,15 +91,19 @@ class CocoVid:
             for i in rows
         ]
 
-    def _index_videos(self, data: dict[str, Any]) -> None:
+    def _index_videos(self, data: Mapping[str, Any]) -> None:
         records = {record["id"]: record for record in self._records(data, "videos", default=[])}
         names = {key: self._video_name(record) for key, record in records.items()}
         frames: dict[int, list[CocoImage]] = {key: [] for key in names}
         self._rows: dict[int, int] = {}  # row of every image by its id
-        for row, record in enumerate(self._records(data, "images")):
+        images = self._records(data, "images")
+        chosen = not records and any(image.get("is_vid_train_frame") for image in images)
+        for row, record in enumerate(images):
             place = self._place("image", record)
             image = CocoImage(record, row, place, in_video=bool(records))
             self._rows[record["id"]] = row
+            if chosen and record.get("is_vid_train_frame") in (0, False):
+                continue
             if not records:
                 names[row] = str(Path(image.file_name).with_suffix(""))
                 frames[row] = [image]
@@ -105,7 +111,7 @@ class CocoVid:
                 frames[key].append(image)
             else:
                 raise DataError(f"{place}: no video has its 'video_id' {key}")
-        self._video_of_row = np.zeros(len(self._rows), np.int64)
+        self._video_of_row = np.full(len(self._rows), -1, np.int64)
         if doubled := [name for name, count in Counter(names.values()).items() if count > 1]:
             raise DataError(f"{self._file}: the name {shown(doubled[0])} occurs twice")
         for key, name in names.items():
@@ -136,7 +142,7 @@ class CocoVid:
         self.videos.append(Video(name, len(images), height, width, key_frames))
         self._images.append(images)
 
-    def _index_annotations(self, data: dict[str, Any], class_labels: Mapping[str, int]) -> None:
+    def _index_annotations(self, data: Mapping[str, Any], class_labels: Mapping[str, int]) -> None:
         classes: dict[int, int] = {}
         for record in self._records(data, "categories"):
             name = coco_field(record, "name", str, self._place("category", record))
@@ -147,7 +153,7 @@ class CocoVid:
         labels = np.zeros(len(records), np.int64)
         boxes = np.zeros((len(records), 4))
         flags = np.zeros((len(records), 2), np.bool_)
-        has_tracks = bool(data.get("videos"))
+        has_tracks = bool(data.get("videos")) and any("instance_id" in one for one in records)
         for i, record in enumerate(records):
             place = self._place("annotation", record)
             rows[i] = coco_known(record, "image_id", self._rows, place)
@@ -161,7 +167,7 @@ class CocoVid:
         self._boxes, self._labels, self._flags = boxes[order], labels[order], flags[order]
         self._track_ids = _number_within(self._video_of_row[rows], instances[order])
 
-    def _records(self, data: dict[str, Any], name: str, default: Any = _MISSING) -> list[Any]:
+    def _records(self, data: Mapping[str, Any], name: str, default: Any = _MISSING) -> list[Any]:
         """Return a list of the file after checking that its ids are there and differ."""
         records = data.get(name, default)
         if not isinstance(records, list):

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from stpn_data.annotations import DataReport, frame_objects
+from stpn_data.annotated_videos import AnnotatedVideos
+from stpn_data.annotations import DataReport
+from stpn_data.coco_fields import load_json
 from stpn_data.coco_vid import CocoVid
-from stpn_data.images import read_image
+from stpn_data.det_folders import DetFolders
+from stpn_data.layout import Layout
 from stpn_data.vid_folders import VidFolders
-from stpn_data.videos import DataError, FrameObjects, Video
 
 # Name by WordNet id, in the order of the labels.
 IMAGENET_VID_CLASSES = {
@@ -47,14 +45,16 @@ IMAGENET_VID_CLASSES = {
     "n02062744": "whale",
     "n02391049": "zebra",
 }
+LABELS = {wordnet_id: label for label, wordnet_id in enumerate(IMAGENET_VID_CLASSES)}
 
 
-class ImageNetVID:
+class ImageNetVID(AnnotatedVideos):
     """Read ImageNet VID from its folder tree or from a CocoVID json; both give the same.
 
-    Use `from_folders` or `from_coco`. Boxes are (xmin, ymin, xmax, ymax) as in the XML files,
-    neither clipped nor shifted. The key frames of a training video are the 15 (or fewer) of the
-    FGFA list; those of a video without such a list are all its frames.
+    Use `from_folders` or `from_coco`; `from_det_folders` reads the still images of ImageNet DET
+    with which VID is trained together (`JointVideos`). Boxes are (xmin, ymin, xmax, ymax) as in
+    the XML files, neither clipped nor shifted. The key frames of a training video are the 15 (or
+    fewer) of the FGFA list; those of a video without such a list are all its frames.
 
     Attributes:
         videos: all videos, in the order of the list.
@@ -63,10 +63,9 @@ class ImageNetVID:
 
     classes: tuple[str, ...] = tuple(IMAGENET_VID_CLASSES.values())
 
-    def __init__(self, layout: VidFolders | CocoVid, report: DataReport) -> None:
-        """Wrap an opened layout; called by `from_folders` and `from_coco`."""
-        self._layout = layout
-        self.report = report
+    def __init__(self, layout: Layout, report: DataReport) -> None:
+        """Wrap an opened layout; called by `from_folders` and the others."""
+        super().__init__(layout, type(self).classes, report)
 
     @classmethod
     def from_folders(cls, root: str | Path, split: str) -> ImageNetVID:
@@ -80,15 +79,32 @@ class ImageNetVID:
             DataError: a missing folder, or a line or a field that cannot be read.
         """
         report = DataReport()
-        labels = {wordnet_id: label for label, wordnet_id in enumerate(IMAGENET_VID_CLASSES)}
-        return cls(VidFolders(root, split, labels, report), report)
+        return cls(VidFolders(root, split, LABELS, report), report)
+
+    @classmethod
+    def from_det_folders(cls, root: str | Path, split: str = "train") -> ImageNetVID:
+        """Open the images of ImageNet DET (`Data/DET`, `Annotations/DET`) as one-frame videos.
+
+        They are those of `Lists/DET_train_30classes.txt`; without it at most 2,000 of each of the
+        thirty classes, see `DetFolders`. Objects of the other classes of DET are counted in
+        `report` and left out.
+
+        Args:
+            root: the folder `ILSVRC` or `ILSVRC2015`, or the one that contains it.
+            split: `train` or `val`.
+
+        Raises:
+            DataError: a missing folder, or a line or a field that cannot be read.
+        """
+        report = DataReport()
+        return cls(DetFolders(root, split, LABELS, report), report)
 
     @classmethod
     def from_coco(cls, annotation_file: str | Path, image_root: str | Path) -> ImageNetVID:
         """Open a CocoVID file, such as `annotations/imagenet_vid_train.json`.
 
-        The files of the DET images (without videos) work as well: every image is a video of one
-        frame.
+        The file of the DET images, `imagenet_det_30plus1cls.json`, works as well: every image is
+        a video of one frame, and those that it does not mark for training are left out.
 
         Args:
             annotation_file: the json file.
@@ -97,67 +113,6 @@ class ImageNetVID:
         Raises:
             DataError: a missing file, a missing or wrong field, or an id that occurs twice.
         """
-        report = DataReport()
+        report, path = DataReport(), Path(annotation_file)
         labels = {name: label for label, name in enumerate(cls.classes)}
-        return cls(CocoVid(annotation_file, image_root, labels, report), report)
-
-    @property
-    def videos(self) -> Sequence[Video]:
-        """All videos, in the order of the list."""
-        return self._layout.videos
-
-    def frame(self, video: int, index: int) -> NDArray[np.uint8]:
-        """Read a frame as (H, W, 3) uint8 RGB.
-
-        Raises:
-            IndexError: the video has no such frame.
-            DataError: the file is missing or damaged, or its size is not the annotated one.
-        """
-        self._check_index(video, index)
-        path, size = self._layout.image_path(video, index), self._layout.image_size(video, index)
-        pixels = read_image(path)
-        if pixels.shape[:2] != size:
-            raise DataError(
-                f"{path}: the image is {pixels.shape[1]}x{pixels.shape[0]}, "
-                f"its annotations are for {size[1]}x{size[0]}"
-            )
-        return pixels
-
-    def objects(self, video: int, index: int) -> FrameObjects:
-        """Return the usable objects of a frame; the others are counted in `report`.
-
-        Raises:
-            IndexError: the video has no such frame.
-            DataError: there are no annotations, or a field is missing or wrong.
-        """
-        self._check_index(video, index)
-        return frame_objects(
-            self._layout.boxes(video, index),
-            self._layout.image_size(video, index),
-            f"{self.videos[video].name} frame {index}",
-            self.report,
-        )
-
-    def conditions(self, video: int, index: int) -> frozenset[str]:
-        """Name the conditions of a frame: none are annotated."""
-        return frozenset()
-
-    def check(self) -> DataReport:
-        """Read the annotations of every frame, not the images, and return the full report.
-
-        Raises:
-            DataError: the first field that is missing or wrong.
-        """
-        for number, video in enumerate(self.videos):
-            for index in range(video.num_frames):
-                self.objects(number, index)
-        return self.report
-
-    def _check_index(self, video: int, index: int) -> None:
-        if not 0 <= video < len(self.videos):
-            raise IndexError(f"video {video} is not one of {len(self.videos)}")
-        if not 0 <= index < self.videos[video].num_frames:
-            raise IndexError(
-                f"frame {index} is not in {self.videos[video].name} of "
-                f"{self.videos[video].num_frames} frames"
-            )
+        return cls(CocoVid(path, load_json(path), image_root, labels, report), report)

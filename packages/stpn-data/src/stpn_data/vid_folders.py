@@ -35,7 +35,7 @@ class VidFolders:
         self, root: str | Path, split: str, labels: Mapping[str, int], report: DataReport
     ) -> None:
         """Read the list of the split."""
-        self.root = _find_root(Path(root))
+        self.root = find_tree(Path(root), "VID")
         self._labels = labels
         self._report = report
         self.videos: list[Video] = []
@@ -116,7 +116,7 @@ class VidFolders:
         elif (path := sets / f"{split}.txt").is_file():
             yield from self._frame_list(path, split)
         elif paths := sorted(sets.glob(f"{split}_*.txt")):
-            names = {f"{split}/{fields[0]}" for path in paths for _, fields in _lines(path, 2)}
+            names = {f"{split}/{fields[0]}" for path in paths for _, fields in list_lines(path, 2)}
             yield from ((name, self._listed(name), ()) for name in sorted(names))
         else:
             yield from self._walk(split)
@@ -125,7 +125,7 @@ class VidFolders:
         """Read lines `<video> 1 <key frame, from 1> <frames>`."""
         lengths: dict[str, int] = {}
         keys: dict[str, dict[int, None]] = {}
-        for place, (name, _, key, length) in _lines(path, 4):
+        for place, (name, _, key, length) in list_lines(path, 4):
             frames, number = frame_number(length, place), frame_number(key, place) - 1
             if lengths.setdefault(name, frames) != frames:
                 raise DataError(f"{place}: {name} has {frames} frames, before {lengths[name]}")
@@ -140,7 +140,7 @@ class VidFolders:
     def _video_list(self, path: Path) -> Iterator[tuple[str, range, Sequence[int]]]:
         """Read lines `<video> <global index> 0 <frames>`."""
         seen: set[str] = set()
-        for place, (name, _, _, length) in _lines(path, 4):
+        for place, (name, _, _, length) in list_lines(path, 4):
             if name in seen:
                 self._report.add("video listed twice", place)
                 continue
@@ -150,7 +150,7 @@ class VidFolders:
     def _frame_list(self, path: Path, split: str) -> Iterator[tuple[str, list[int], Sequence[int]]]:
         """Read lines `<video>/<frame> <index>`."""
         numbers: dict[str, dict[int, None]] = {}
-        for place, (frame, _) in _lines(path, 2):
+        for place, (frame, _) in list_lines(path, 2):
             name, _, stem = frame.rpartition("/")
             video, number = numbers.setdefault(f"{split}/{name}", {}), frame_number(stem, place)
             if number in video:
@@ -175,15 +175,24 @@ class VidFolders:
         return sorted(frame_number(path.stem, str(path)) for path in folder.glob("*.JPEG"))
 
 
-def _find_root(root: Path) -> Path:
+def find_tree(root: Path, task: str) -> Path:
+    """Return the folder with `Data/<task>`: `root`, or its `ILSVRC` or `ILSVRC2015`.
+
+    Raises:
+        DataError: none of them has one.
+    """
     for folder in (root, root / "ILSVRC", root / "ILSVRC2015"):
-        if (folder / "Data" / "VID").is_dir():
+        if (folder / "Data" / task).is_dir():
             return folder
-    raise DataError(f"{root}: neither this folder nor its ILSVRC or ILSVRC2015 has a Data/VID")
+    raise DataError(f"{root}: neither this folder nor its ILSVRC or ILSVRC2015 has a Data/{task}")
 
 
-def _lines(path: Path, num_fields: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield `file:line` and the fields of every line that is not blank."""
+def list_lines(path: Path, num_fields: int) -> Iterator[tuple[str, list[str]]]:
+    """Yield `file:line` and the fields of every line that is not blank.
+
+    Raises:
+        DataError: the list or a line cannot be read.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
@@ -202,12 +211,12 @@ def line_fields(line: str, num_fields: int, place: str) -> list[str]:
     fields = line.split()
     if fields and len(fields) != num_fields:
         raise DataError(f"{place}: expected {num_fields} fields, got {shown(line)}")
-    if fields and not _is_below(fields[0]):
+    if fields and not is_below(fields[0]):
         raise DataError(f"{place}: {shown(fields[0])} is no name of a video")
     return fields
 
 
-def _is_below(name: str) -> bool:
+def is_below(name: str) -> bool:
     """Tell whether a name of a list stays below the folder that it is relative to."""
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and len(name) < 1000
