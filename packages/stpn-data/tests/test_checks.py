@@ -194,7 +194,10 @@ def image(number, **fields):
 def coco(**changes):
     boxes = [{"id": i, "image_id": 1 + i, "category_id": 9, "instance_id": 4} for i in range(2)]
     return {
-        "categories": [{"id": 9, "name": "dog"}, {"id": 31, "name": "other"}],
+        "categories": [
+            {"id": 9, "name": "dog", "encode_name": DOG},
+            {"id": 31, "name": "other"},
+        ],
         "videos": [{"id": 7, "name": "val/b", "vid_train_frames": [0]}],
         "images": [image(0), image(1)],
         "annotations": [{**box, "bbox": [1, 2, 10, 20]} for box in boxes],

@@ -13,6 +13,7 @@ from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.images import read_image
 from stpn_data.joint import JointVideos
 from stpn_data.key_frames import KeyFramesWithObjects
+from stpn_data.own_folder import open_own_folder
 from stpn_data.sampling import (
     BilateralRandomSampler,
     CausalSampler,
@@ -75,6 +76,7 @@ __all__ = [
     "collate",
     "det_folders_to_coco",
     "open_coco",
+    "open_own_folder",
     "pad_images",
     "paper_test_transform",
     "paper_training_transforms",

@@ -58,7 +58,7 @@ class VideoReader:
         self.num_frames: int | None
         self.fps: float | None = None
         if self.path.is_dir():
-            self._files = _image_files(self.path)
+            self._files = image_files(self.path)
             self.num_frames = len(self._files)
         else:
             with _open(self.path) as container:
@@ -190,7 +190,14 @@ class VideoWriter:
         os.replace(self._temporary, self.path)
 
 
-def _image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path) -> list[Path]:
+    """Return the images of a folder in natural order (2 before 10), hidden ones aside.
+
+    Raises:
+        DataError: there is no such folder, or it has no images.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: no such folder")
     files = [
         file
         for file in folder.iterdir()

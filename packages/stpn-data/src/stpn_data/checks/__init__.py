@@ -8,8 +8,11 @@ from pathlib import Path
 from stpn_data.annotations import DataReport
 from stpn_data.checks.coco import check_coco
 from stpn_data.checks.folders import check_folders
+from stpn_data.checks.own import check_own_folder
 from stpn_data.checks.subset import Subset
 from stpn_data.coco_fields import load_json
+from stpn_data.image_roots import image_roots
+from stpn_data.own_folder import TABLE
 from stpn_data.videos import DataError
 
 
@@ -32,8 +35,9 @@ def check_data(root: Path, image_root: Path | None = None, progress: bool = Fals
     """Read all annotations and decode all images; go on after every problem.
 
     Args:
-        root: a CocoVID `.json`, or a folder with ImageNet's tree (`Data/VID`, `Data/DET`), with
-            CocoVID files in itself or in its `annotations`, or with both.
+        root: a `.json` in COCO's form, or a folder with ImageNet's tree (`Data/VID`, `Data/DET`),
+            with such files in itself or in its `annotations`, with `objects.csv` in itself or in
+            its `train`, `val` or `test`, or with several of these.
         image_root: where the file names of a json begin; looked for if not given.
         progress: show a bar.
 
@@ -43,6 +47,9 @@ def check_data(root: Path, image_root: Path | None = None, progress: bool = Fals
     check = DataCheck()
     if (tree := _tree(root)) is not None:
         check.subsets += check_folders(tree, check.problems, progress)
+    for path in (root / name / TABLE for name in ("", "train", "val", "test")):
+        if path.is_file():
+            check.subsets.append(check_own_folder(path, check.problems, progress))
     for path in _json_files(root):
         try:
             data = load_json(path)
@@ -52,12 +59,13 @@ def check_data(root: Path, image_root: Path | None = None, progress: bool = Fals
         if "images" not in data:
             check.other_files.append(path)
             continue
-        image_roots = [image_root] if image_root is not None else _image_roots(path)
-        check.subsets.append(check_coco(path, data, image_roots, check.problems, progress))
+        roots = image_roots(path, image_root)
+        check.subsets.append(check_coco(path, data, roots, check.problems, progress))
     if not check.subsets and not check.problems.counts:
         raise DataError(
             f"{root}: neither ImageNet's tree (Data/VID or Data/DET, also below ILSVRC), nor a "
-            "CocoVID .json, nor a folder with one, itself or in annotations/"
+            f"COCO .json, nor a folder with one, itself or in annotations/, nor one with {TABLE}, "
+            "itself or in train/, val/ or test/"
         )
     return check
 
@@ -74,13 +82,6 @@ def _json_files(root: Path) -> list[Path]:
     if root.suffix == ".json":
         return [root]
     return [*sorted(root.glob("*.json")), *sorted((root / "annotations").glob("*.json"))]
-
-
-def _image_roots(path: Path) -> list[Path]:
-    """Name the folders in which the images of a json usually are."""
-    near = [path.resolve().parent.parent, path.resolve().parent]
-    trees = [tree for folder in near if (tree := _tree(folder)) is not None]
-    return [*(tree / "Data" / task for tree in trees for task in ("VID", "DET")), *trees, *near]
 
 
 __all__ = ["DataCheck", "Subset", "check_data"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
@@ -21,6 +20,8 @@ from stpn_data.coco_fields import (
     coco_id,
     coco_known,
 )
+from stpn_data.coco_videos import is_imagenet
+from stpn_data.image_roots import find_image_root
 from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.videos import DataError
 
@@ -54,11 +55,14 @@ def check_coco(
 class _Coco:
     def __init__(self, path: Path, data: Mapping[str, Any], report: DataReport) -> None:
         self._file, self._report = path, report
-        self.subset = Subset(path.stem, "CocoVID json")
+        self.subset = Subset(path.stem, "COCO json")
         self._videos = self._records(data.get("videos", []), "videos")
         self._categories = self._records(data.get("categories"), "categories")
         self._image_records = self._records(data.get("images"), "images")
         self._annotations = self._records(data.get("annotations", []), "annotations")
+        self._has_tracks = bool(self._videos) and any(
+            "instance_id" in record for record in self._annotations.values()
+        )
         self._images: dict[int, CocoImage] = {}
         self._video_of: dict[int, int] = {}  # by image
 
@@ -108,7 +112,9 @@ class _Coco:
                 box = AnnotatedBox(
                     box_xyxy=coco_box(record, place),
                     label=0,
-                    track_id=coco_field(record, "instance_id", int, place) if self._videos else 0,
+                    track_id=coco_field(record, "instance_id", int, place)
+                    if self._has_tracks
+                    else 0,
                     ignore=coco_flag(record, "ignore", place),
                 )
                 coco_flag(record, "iscrowd", place)
@@ -122,7 +128,7 @@ class _Coco:
                 self.subset.classes.add(names[category])
             if image not in self._images:  # which is a problem already
                 continue
-            if self._videos:
+            if self._has_tracks:
                 tracks.add((self._video_of[image], box.track_id))
                 if (image, box.track_id) in in_frame:
                     twice = f"{place}: instance {box.track_id} in image {image}"
@@ -131,14 +137,15 @@ class _Coco:
             place = f"{place} ({self._images[image].file_name})"
             add_problems(self._report, box_problems(box, self._images[image].size, place))
         self.subset.tracks = len(tracks)
-        if self._videos:
+        if self._videos and is_imagenet(list(self._categories.values())):
             for name in sorted(self.subset.classes - set(ImageNetVID.classes)):
                 self._report.add("unknown class", f"{self._file}: category {shown(name)}")
 
     def check_images(self, image_roots: Sequence[Path], progress: bool) -> None:
         """Decode every image."""
         images = list(self._images.values())
-        root = _image_root(image_roots, [image.file_name for image in images])
+        names = [image.file_name for image in images]
+        root = find_image_root(image_roots, names) or image_roots[0]
         bar = tqdm(images, desc=self.subset.name, unit="image", disable=not progress)
         remaining = iter(bar)
         with ThreadPoolExecutor() as pool:
@@ -205,9 +212,3 @@ class _Coco:
             except DataError as error:
                 self._report.add(_BAD_ENTRY, str(error))
         return by_id
-
-
-def _image_root(roots: Sequence[Path], file_names: Sequence[str]) -> Path:
-    """Return the folder in which most of a few files are; the first, if none has any."""
-    some = file_names[:: max(1, len(file_names) // 20)]
-    return max(roots, key=lambda root: sum(os.path.isfile(root / name) for name in some))

@@ -20,7 +20,7 @@ class Subset:
 
     Attributes:
         name: such as `VID/train`, or the name of a json.
-        layout: `ImageNet VID folders`, `ImageNet DET folders` or `CocoVID json`.
+        layout: `ImageNet VID folders`, `ImageNet DET folders`, `COCO json` or `objects.csv`.
         videos: videos of frames.
         still_images: images without a video.
         frames: frames of the videos.
