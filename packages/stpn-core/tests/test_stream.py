@@ -104,8 +104,14 @@ def streamed(stream, video):
 
 @pytest.mark.parametrize("predictor", PREDICTORS)
 @settings(max_examples=15, deadline=None)
-@given(sampler=SAMPLERS, length=st.integers(1, 9), num_videos=st.integers(1, 2), deep=st.booleans())
-def test_streaming_equals_offline(predictor, sampler, length, num_videos, deep):
+@given(
+    sampler=SAMPLERS,
+    length=st.integers(1, 9),
+    num_videos=st.integers(1, 2),
+    deep=st.booleans(),
+    together=st.integers(1, 4),
+)
+def test_streaming_equals_offline(predictor, sampler, length, num_videos, deep, together):
     torch.manual_seed(length)
     backbone = TinyBackbone()
     encoder = VideoEncoder(backbone, predictor.for_backbone(backbone, 2, deep=deep)).eval()
@@ -113,7 +119,7 @@ def test_streaming_equals_offline(predictor, sampler, length, num_videos, deep):
     with torch.no_grad():
         expected = offline(encoder, video, sampler)
     backbone.plain_passes = 0
-    outputs = streamed(encoder.stream(sampler), video)
+    outputs = streamed(encoder.stream(sampler, frames_per_pass=together), video)
     assert [out.index for out in outputs] == list(range(length))
     for out, features in zip(outputs, expected, strict=True):
         torch.testing.assert_close(out.features[0], features, atol=2e-5, rtol=1e-4)
@@ -122,8 +128,8 @@ def test_streaming_equals_offline(predictor, sampler, length, num_videos, deep):
 
 @pytest.mark.parametrize("kind", ["predictor", "static", "none"])
 @settings(max_examples=15, deadline=None)
-@given(sampler=SAMPLERS, length=st.integers(1, 9))
-def test_a_frame_comes_with_the_notes_on_its_support_frames(kind, sampler, length):
+@given(sampler=SAMPLERS, length=st.integers(1, 9), together=st.integers(1, 4))
+def test_a_frame_comes_with_the_notes_on_its_support_frames(kind, sampler, length, together):
     """Each taken once, when the frame is pushed; also where no predictor reads support frames."""
     backbone = TinyBackbone()
     predictor = {
@@ -137,19 +143,21 @@ def test_a_frame_comes_with_the_notes_on_its_support_frames(kind, sampler, lengt
     described = []
 
     def describe(frame):
-        described.append(int(frame[0, 0, 0, 0]))
-        return SupportFrame(encoder.embed_with_features(frame)[0], described[-1])
+        times = frame[:, 0, 0, 0].int().tolist()
+        described.extend(times)
+        return SupportFrame(encoder.embed_with_features(frame)[0], times)
 
-    stream = encoder.stream(sampler, describe=describe)
+    stream = encoder.stream(sampler, describe=describe, frames_per_pass=together)
     outputs = streamed(stream, video)
     for t, out in enumerate(outputs):
-        assert list(out.notes) == list(sampler(t, length))
-        support = video[:, list(out.notes)] if kind == "predictor" else None
+        times = [note for (note,) in out.notes]
+        assert times == list(sampler(t, length))
+        support = video[:, times] if kind == "predictor" else None
         torch.testing.assert_close(
             out.features[0], encoder(video[:, t], support)[0], atol=2e-5, rtol=1e-4
         )
     assert described == list(filter(sampler.embeds, range(length)))
-    assert len(stream.state.notes) <= sampler.past + sampler.future + 1
+    assert len(stream.state.notes) <= sampler.past + sampler.future + together
 
 
 def test_a_stream_goes_on_from_a_snapshot(backbone):
@@ -181,6 +189,20 @@ def test_memory_holds_no_more_frames_than_the_reach_needs(backbone):
     stream = encoder.stream(Grid(3, 8))
     stream.push(torch.randn(1, 3, 16, 16))
     assert stream.state.memory.buffer.shape == (1, 4, 4, 16)
+
+
+def test_frames_go_together_and_come_when_the_last_of_them_does(backbone):
+    encoder = VideoEncoder(backbone, TransformerPredictor.for_backbone(backbone, 2)).eval()
+    batches = []
+    backbone.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    stream = encoder.stream(Past(1), frames_per_pass=3)
+    frames = torch.randn(2, 7, 3, 16, 16)
+    counts = [len(stream.push(frames[:, t])) for t in range(7)]
+    assert counts == [0, 0, 3, 0, 0, 3, 0]
+    assert len(stream.flush()) == 1
+    assert batches == [6, 6, 6, 6, 2, 2]  # as support frames, then with prompts
+    with pytest.raises(ValueError, match="frames_per_pass must be at least 1, got 0"):
+        encoder.stream(Past(1), frames_per_pass=0)
 
 
 def test_a_run_of_slots_is_a_view():

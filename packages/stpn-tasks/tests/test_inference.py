@@ -1,4 +1,6 @@
+import queue
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -114,17 +116,34 @@ def test_videos_in_lock_step_are_as_one_by_one(model, sampler):
             assert_same(found, expected)
 
 
+@pytest.mark.parametrize("sampler", [*STREAMED, VideoUniformSampler(4), None])
+@pytest.mark.parametrize("numbers", [[0], [1, 0]])
+def test_frames_that_go_together_are_as_one_by_one(model, sampler, numbers):
+    inference, videos = make_inference(model, sampler)
+    together = replace(inference, frames_per_pass=4).videos(videos, numbers)
+    for number, video in zip(numbers, together, strict=True):
+        assert len(video) == 9
+        for index, found in enumerate(video):
+            assert_same(found, detect_offline(inference, videos, number, index))
+
+
 def test_a_stream_yields_a_frame_as_soon_as_its_support_frames_are_there(model):
     inference, videos = make_inference(model, WindowSampler(1, 2))
-    given_frames = []
+    camera = queue.Queue()  # gives a frame when it is there, and not before
+    found = inference.stream(iter(partial(camera.get, timeout=60), None))
+    for index in range(9):
+        camera.put([videos.frame(0, index)])
+        if index >= 2:
+            assert len(next(found)) == 1
+    camera.put(None)
+    assert len(list(found)) == 2
 
-    def frames():
-        for index in range(9):
-            given_frames.append(index)
-            yield [videos.frame(0, index)]
 
-    waits = [len(given_frames) - index for index, _ in enumerate(inference.stream(frames()))]
-    assert waits == [3] * 7 + [2, 1]
+def test_a_frame_of_another_size_is_named(model):
+    inference, videos = make_inference(model, STREAMED[0])
+    frames = [[videos.frame(0, 0)], [videos.frame(0, 1).repeat(2, 0).repeat(2, 1)]]
+    with pytest.raises(ValueError, match="frame 1 is 192x128, the frames before it 96x64"):
+        list(inference.stream(frames))
 
 
 def test_boxes_are_in_pixels_of_the_original(model):

@@ -1,7 +1,9 @@
 """Dynamic video prompts: predictors, video encoder and streaming, for any promptable backbone."""
 
+from stpn_core.batches import EncodedFrame, SupportFrame
 from stpn_core.encoder import PromptableBackbone, VideoEncoder
 from stpn_core.images import check_images
+from stpn_core.offline import encode_video
 from stpn_core.predictors import (
     AttentionPredictor,
     AveragePredictor,
@@ -11,14 +13,7 @@ from stpn_core.predictors import (
     convert_released_predictor,
 )
 from stpn_core.prompts import PromptProjection, StaticPrompts
-from stpn_core.stream import (
-    EncodedFrame,
-    Sampler,
-    StreamState,
-    SupportFrame,
-    SupportMemory,
-    VideoStream,
-)
+from stpn_core.stream import Sampler, StreamState, SupportMemory, VideoStream
 
 __all__ = [
     "AttentionPredictor",
@@ -38,4 +33,5 @@ __all__ = [
     "VideoStream",
     "check_images",
     "convert_released_predictor",
+    "encode_video",
 ]

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from stpn_core.batches import Describe
 from stpn_core.images import check_images
 from stpn_core.predictors import PromptPredictor
 from stpn_core.prompts import StaticPrompts
-from stpn_core.stream import Sampler, StreamState, SupportFrame, VideoStream
+from stpn_core.stream import Sampler, StreamState, VideoStream
 
 
 @runtime_checkable
@@ -165,7 +166,8 @@ class VideoEncoder(nn.Module):
         sampler: Sampler | None,
         state: StreamState | None = None,
         *,
-        describe: Callable[[Tensor], SupportFrame] | None = None,
+        describe: Describe | None = None,
+        frames_per_pass: int = 1,
     ) -> VideoStream:
         """Return a stream that is fed the frames of a video one by one.
 
@@ -173,12 +175,13 @@ class VideoEncoder(nn.Module):
             sampler: chooses the support frames of each frame; ``None`` encodes without them.
             state: where an earlier stream stopped; ``None`` begins a video.
             describe: see `VideoStream`.
+            frames_per_pass: frames that pass the backbone together; see `VideoStream`.
 
         Raises:
             ValueError: if the sampler needs the whole video and cannot stream, or this encoder
                 has no predictor and nothing else describes support frames.
         """
-        return VideoStream(self, sampler, state, describe=describe)
+        return VideoStream(self, sampler, state, describe=describe, frames_per_pass=frames_per_pass)
 
     @property
     def _predictor(self) -> PromptPredictor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -10,6 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from stpn_core.batches import (
+    Describe,
+    EncodedFrame,
+    SupportFrame,
+    describe_frames,
+    encode_frames,
+    predict_prompts,
+)
 from stpn_core.images import check_images
 
 if TYPE_CHECKING:
@@ -87,19 +95,6 @@ class SupportMemory:
         return self.buffer[:, torch.tensor(slots, device=self.buffer.device)]
 
 
-@dataclass(frozen=True)
-class SupportFrame:
-    """What is remembered of a support frame of B videos.
-
-    Attributes:
-        embedding: ``(B, n, d)``, what prompts are predicted from; ``None`` without a predictor.
-        notes: what else a head wants to know of the frame.
-    """
-
-    embedding: Float[Tensor, "B n d"] | None
-    notes: Any = None
-
-
 @dataclass
 class StreamState:
     """Where a stream stands between two frames; ``copy.deepcopy`` makes a snapshot.
@@ -108,6 +103,8 @@ class StreamState:
         memory: the support embeddings; ``None`` before the first support frame.
         waiting: frames ``(B, 3, H, W)`` whose support frames are still to come, by index.
         received: how many frames came in so far.
+        described: how many of them were looked at as support frames.
+        shape: of every frame, ``(B, 3, H, W)``; ``None`` before the first.
         support: the support frames that ``prompts`` was predicted from.
         prompts: the latest prompts, reused as long as the support frames stay the same.
         notes: the notes on the support frames within reach, by index.
@@ -117,25 +114,12 @@ class StreamState:
     memory: SupportMemory | None = None
     waiting: dict[int, Tensor] = field(default_factory=dict)
     received: int = 0
+    described: int = 0
+    shape: torch.Size | None = None
     support: tuple[int, ...] = ()
     prompts: list[Tensor] = field(default_factory=list)
     notes: dict[int, Any] = field(default_factory=dict)
     ended: bool = False
-
-
-@dataclass(frozen=True)
-class EncodedFrame:
-    """The features of one frame of a stream.
-
-    Attributes:
-        index: which frame of the video, from 0.
-        features: maps ``(B, C_i, H_i, W_i)``, high to low resolution.
-        notes: on each of its support frames, in the sampler's order.
-    """
-
-    index: int
-    features: list[Tensor]
-    notes: tuple[Any, ...] = ()
 
 
 class VideoStream:
@@ -149,12 +133,14 @@ class VideoStream:
         encoder: encodes; put it in eval mode first.
         sampler: chooses support frames; ``None`` encodes without them.
         state: where an earlier stream stopped; it is used on, not copied.
-        describe: returns what to remember of a support frame ``(B, 3, H, W)``; called once per
-            frame, when it is pushed. By default its embedding alone.
+        describe: returns what to remember of a support frame ``(B, 3, H, W)``; each frame is
+            described once. By default its embedding alone.
+        frames_per_pass: F, frames that are collected before they pass the backbone together, F·B
+            images at a time: better use of a GPU for up to F - 1 frames more of delay.
 
     Raises:
         ValueError: if the sampler cannot stream, or the encoder has no predictor and nothing
-            else describes support frames.
+            else describes support frames, or ``frames_per_pass`` is below 1.
     """
 
     def __init__(
@@ -163,7 +149,8 @@ class VideoStream:
         sampler: Sampler | None,
         state: StreamState | None = None,
         *,
-        describe: Callable[[Tensor], SupportFrame] | None = None,
+        describe: Describe | None = None,
+        frames_per_pass: int = 1,
     ) -> None:
         if sampler is not None:
             if not hasattr(sampler, "embeds"):
@@ -172,10 +159,13 @@ class VideoStream:
                 )
             if describe is None and not encoder.takes_support:
                 raise ValueError("an encoder without a predictor streams with sampler=None")
+        if frames_per_pass < 1:
+            raise ValueError(f"frames_per_pass must be at least 1, got {frames_per_pass}")
         self.encoder = encoder
         self.sampler = sampler
         self.describe = describe or (lambda frame: SupportFrame(encoder.embed(frame)))
         self.state = StreamState() if state is None else state
+        self.frames_per_pass = frames_per_pass
 
     @torch.no_grad()
     def push(self, frame: Float[Tensor, "B 3 H W"]) -> list[EncodedFrame]:
@@ -185,76 +175,92 @@ class VideoStream:
             ValueError: if the frame is malformed or differs in size from those before, or the
                 video has ended.
         """
-        if self.state.ended:
+        state = self.state
+        if state.ended:
             raise ValueError("the video has ended: another one needs a new stream")
-        check_images(frame, f"frame {self.state.received}", 4)
-        index = self.state.received
-        if self.sampler is None:
-            self.state.received += 1
-            return [EncodedFrame(index, self.encoder(frame, None))]
-        for waiting in self.state.waiting.values():
-            if waiting.shape != frame.shape:
-                raise ValueError(
-                    f"frame {index} has shape {tuple(frame.shape)}, "
-                    f"the frames before it {tuple(waiting.shape)}"
-                )
-        if self.sampler.embeds(index):
-            self._remember(index, frame)
-        self.state.waiting[index] = frame
-        self.state.received += 1
-        return list(self._ready(length=None))
+        check_images(frame, f"frame {state.received}", 4)
+        if state.shape not in (None, frame.shape):
+            raise ValueError(
+                f"frame {state.received} has shape {tuple(frame.shape)}, "
+                f"the frames before it {tuple(state.shape or ())}"
+            )
+        state.shape = frame.shape
+        state.waiting[state.received] = frame
+        state.received += 1
+        if state.received - state.described < self.frames_per_pass:
+            return []
+        return self._advance(length=None)
 
     @torch.no_grad()
     def flush(self) -> list[EncodedFrame]:
         """Return the remaining frames: the video has ended with the last frame pushed."""
         self.state.ended = True
-        return [] if self.sampler is None else list(self._ready(length=self.state.received))
+        return self._advance(length=self.state.received)
 
-    def _remember(self, index: int, frame: Tensor) -> None:
-        described = self.describe(frame)
-        self.state.notes[index] = described.notes
-        if described.embedding is None:
+    def _advance(self, length: int | None) -> list[EncodedFrame]:
+        """Describe what is new, and encode what has its support frames."""
+        state = self.state
+        new = range(state.described, state.received)
+        if self.sampler is not None:
+            self._remember([index for index in new if self.sampler.embeds(index)])
+        state.described = state.received
+        ready = self._ready(length)
+        encoded: list[EncodedFrame] = []
+        for start in range(0, len(ready), self.frames_per_pass):
+            encoded += self._encode(ready[start : start + self.frames_per_pass])
+        if ready and self.sampler is not None:  # no later frame reaches back to these
+            for passed in [s for s in state.notes if s <= ready[-1][0] - self.sampler.past]:
+                del state.notes[passed]
+        return encoded
+
+    def _remember(self, indices: list[int]) -> None:
+        state = self.state
+        if not indices:
             return
-        embedding = described.embedding
-        memory = self.state.memory
-        if memory is None:
-            memory = self.state.memory = SupportMemory.like(embedding, self._capacity())
-        if embedding.shape != memory.buffer[:, 0].shape:
-            raise ValueError(
-                f"frame {index} has an embedding of shape {tuple(embedding.shape)}, "
-                f"the frames before it {tuple(memory.buffer[:, 0].shape)}: sizes differ"
-            )
-        memory.push(index, embedding)
+        described = describe_frames(self.describe, [state.waiting[index] for index in indices])
+        for index, support in zip(indices, described, strict=True):
+            state.notes[index] = support.notes
+            embedding = support.embedding
+            if embedding is None:
+                continue
+            if state.memory is None:
+                state.memory = SupportMemory.like(embedding, self._capacity())
+            state.memory.push(index, embedding)
 
     def _capacity(self) -> int:
-        # The most support frames that any frame's reach, past to future, can hold.
+        # The most support frames that the reach, past to future, of frames encoded together holds.
         assert self.sampler is not None
-        reach = self.sampler.past + self.sampler.future + 1
+        reach = self.sampler.past + self.sampler.future + self.frames_per_pass
         embeds = [self.sampler.embeds(index) for index in range(2 * reach)]
         return max(sum(embeds[start : start + reach]) for start in range(reach + 1))
 
-    def _ready(self, length: int | None) -> Iterator[EncodedFrame]:
-        assert self.sampler is not None
-        state = self.state
-        for index in list(state.waiting):
-            support = tuple(self.sampler(index, length))
-            if max(support) >= state.received:
-                return
-            frame = state.waiting.pop(index)
-            if self.encoder.takes_support:
-                features = self.encoder.backbone(frame, self._prompts(support))
-            else:
-                features = self.encoder(frame, None)
-            notes = tuple(state.notes[s] for s in support)
-            # No later frame reaches back to these.
-            for passed in [s for s in state.notes if s <= index - self.sampler.past]:
-                del state.notes[passed]
-            yield EncodedFrame(index, features, notes)
+    def _ready(self, length: int | None) -> list[tuple[int, tuple[int, ...]]]:
+        """Return the waiting frames whose support frames are all described, and these."""
+        ready = []
+        for index in self.state.waiting:
+            support = () if self.sampler is None else tuple(self.sampler(index, length))
+            if max(support, default=index) >= self.state.described:
+                break
+            ready.append((index, support))
+        return ready
 
-    def _prompts(self, support: tuple[int, ...]) -> list[Tensor]:
+    def _encode(self, ready: list[tuple[int, tuple[int, ...]]]) -> Iterator[EncodedFrame]:
         state = self.state
-        if support != state.support:
-            assert state.memory is not None
-            state.prompts = self.encoder.predict(state.memory.gather(support))
-            state.support = support
-        return state.prompts
+        frames = [state.waiting.pop(index) for index, _ in ready]
+        supports = [support for _, support in ready]
+        prompts = None
+        if self.sampler is not None and self.encoder.takes_support:
+            prompts = self._prompts(supports)
+        features = encode_frames(self.encoder, frames, prompts)
+        for (index, support), maps in zip(ready, features, strict=True):
+            yield EncodedFrame(index, maps, tuple(state.notes[s] for s in support))
+
+    def _prompts(self, supports: list[tuple[int, ...]]) -> list[list[Tensor]]:
+        """Return the prompts of each set of support frames, each set predicted once."""
+        state = self.state
+        assert state.memory is not None
+        known = {state.support: state.prompts}
+        known = predict_prompts(self.encoder, supports, state.memory.gather, known)
+        state.support = supports[-1]
+        state.prompts = known[state.support]
+        return [known[support] for support in supports]

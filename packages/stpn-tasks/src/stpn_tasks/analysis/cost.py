@@ -79,8 +79,8 @@ def measure_cost(
         predict_gmacs = _gmacs(counter)
 
     notes = []
-    if detector.takes_support:
-        notes = [detector.describe(frame, [size]).notes] * recipe.prompts.test_support
+    if detector.takes_support and (noted := detector.describe(frame, [size]).notes) is not None:
+        notes = [list(noted) * recipe.prompts.test_support]
 
     def run(with_prompts: list[Tensor] | None) -> None:
         detector.detect(backbone(frame, with_prompts), [size], [(1.0, 1.0)], notes)

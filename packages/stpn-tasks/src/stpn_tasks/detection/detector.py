@@ -65,7 +65,7 @@ class VideoDetector(nn.Module):
         features: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
         scale_factors: Sequence[tuple[float, float]],
-        notes: Sequence[Any] = (),
+        notes: Sequence[Sequence[Any]] = (),
     ) -> list[Detections]:
         """Return the detections in B current frames; see `FasterRCNN.detect`.
 
@@ -73,7 +73,7 @@ class VideoDetector(nn.Module):
             features: maps ``(B, C_i, H_i, W_i)``, high to low resolution.
             image_sizes: (height, width) of each image without padding, pixels.
             scale_factors: (height, width) of each image divided by those of its original.
-            notes: what `describe` notes of each support frame.
+            notes: for each of the B what `describe` notes of each of its support frames.
         """
         return self.head.detect(features, image_sizes, scale_factors)
 
@@ -129,8 +129,8 @@ class SelsaDetector(VideoDetector):
         else:
             embeddings = described.embedding.unflatten(0, (num_clips, num_support))
             features = encoder.backbone(batch.frames, encoder.predict(embeddings))
-        references: list[References] = described.notes
-        clips = [references[i * num_support :][:num_support] for i in range(num_clips)]
+        assert described.notes is not None
+        clips = [described.notes[i * num_support :][:num_support] for i in range(num_clips)]
         return self.head.loss(features, batch.image_sizes, batch.targets, references=clips)
 
     def describe(self, images: Tensor, image_sizes: Sequence[tuple[int, int]]) -> SupportFrame:
@@ -154,8 +154,7 @@ class SelsaDetector(VideoDetector):
         features: Sequence[Tensor],
         image_sizes: Sequence[tuple[int, int]],
         scale_factors: Sequence[tuple[float, float]],
-        notes: Sequence[list[References]] = (),
+        notes: Sequence[Sequence[References]] = (),
     ) -> list[Detections]:
         """Return the detections in B current frames; see `SelsaRCNN.detect`."""
-        references = [[frame[image] for frame in notes] for image in range(len(image_sizes))]
-        return self.head.detect(features, image_sizes, scale_factors, references)
+        return self.head.detect(features, image_sizes, scale_factors, notes)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from itertools import chain, islice
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from stpn_core import Sampler, SupportFrame
+from stpn_core import EncodedFrame, Sampler, SupportFrame, encode_video
 from stpn_data.batch import pad_images
+from stpn_data.prefetch import prefetch
 from stpn_data.sampling import VideoUniformSampler
 from stpn_data.transforms import resize_pixels, resized_size
 from stpn_data.videos import VideoDataset
@@ -52,9 +54,27 @@ class FramePreparation:
         return resized_size((frame.shape[0], frame.shape[1]), self.size, self.max_size)
 
 
+class PreparedFrames(NamedTuple):
+    """Frames of B videos at one time, as a detector takes them.
+
+    Attributes:
+        images: ``(B, 3, H', W')``, normalised and padded.
+        size: (height, width) after resizing, without padding.
+        original: (height, width) of the frames as they were.
+    """
+
+    images: Tensor
+    size: tuple[int, int]
+    original: tuple[int, int]
+
+
 @dataclass(frozen=True)
 class VideoInference:
     """Run a detector over videos; B videos of one size and length go in lock-step.
+
+    The sampler is the policy: when support frames are looked at, how often prompts are predicted
+    anew, and how long a frame waits; `policies` tells what each costs. Frames are read and
+    resized in a thread while the network works on those before.
 
     Attributes:
         detector: in eval mode.
@@ -63,12 +83,14 @@ class VideoInference:
         prepare: resizes and normalises frames.
         support_video: whose frames support: the video's own, or, as a control that must gain
             nothing, those of `another_video`.
+        frames_per_pass: frames of a video that pass the network together.
     """
 
     detector: VideoDetector
     sampler: TestSampler
     prepare: FramePreparation
     support_video: Literal["own", "other"] = "own"
+    frames_per_pass: int = 1
 
     def stream(self, frames: Iterable[Sequence[Frame]]) -> Iterator[list[Detections]]:
         """Yield the detections of each frame, in order, as soon as they are known.
@@ -81,7 +103,8 @@ class VideoInference:
 
         Raises:
             ValueError: if the sampler needs the whole video, or the support frames shall be
-                another video's, which a stream does not have.
+                another video's, which a stream does not have; or a frame differs in size from
+                those before.
         """
         if self.sampler is not None and self.support_video == "other":
             raise ValueError("a stream has no other video: choose support_video 'own'")
@@ -90,17 +113,23 @@ class VideoInference:
                 "support frames spread over the whole video cannot be streamed: "
                 'choose the test_sampler "window", "grid" or "causal"'
             )
-        sizes: list[tuple[int, int]] = []
+        prepared = prefetch(map(self._prepare, frames))
+        first = next(prepared, None)
+        if first is None:
+            return
         stream = self.detector.encoder.stream(
-            self.sampler, describe=lambda images: self._describe(images, sizes[0])
+            self.sampler,
+            describe=partial(self._describe, first.size),
+            frames_per_pass=self.frames_per_pass,
         )
-        for group in frames:
-            if not sizes:
-                sizes = [self.prepare.resized_size(group[0]), group[0].shape[:2]]
-            for encoded in stream.push(self.prepare(group)):
-                yield self._detect(encoded.features, sizes[0], sizes[1], encoded.notes)
-        for encoded in stream.flush():
-            yield self._detect(encoded.features, sizes[0], sizes[1], encoded.notes)
+        for index, group in enumerate(chain([first], prepared)):
+            if group.original != first.original:
+                raise ValueError(
+                    f"frame {index} is {group.original[1]}x{group.original[0]}, "
+                    f"the frames before it {first.original[1]}x{first.original[0]}"
+                )
+            yield from self._detect(stream.push(group.images), first)
+        yield from self._detect(stream.flush(), first)
 
     def whole(
         self,
@@ -110,8 +139,7 @@ class VideoInference:
     ) -> Iterator[list[Detections]]:
         """Yield the detections of each frame of videos that can be read at any time.
 
-        Each support frame is described once, and kept as long as it is within reach; prompts are
-        predicted anew whenever the support frames change.
+        See `encode_video`: each support frame is described once.
 
         Args:
             read: returns the frames of the B videos at a time.
@@ -119,31 +147,20 @@ class VideoInference:
             read_support: returns their support frames; ``read`` if not given.
         """
         assert self.sampler is not None
-        encoder = self.detector.encoder
-        known: dict[int, SupportFrame] = {}
-        latest: list[int] = []
-        prompts: list[Tensor] = []
-        with torch.no_grad():
-            for t in range(num_frames):
-                support = list(self.sampler(t, num_frames))
-                for s in sorted(set(support) - known.keys()):
-                    frames = (read_support or read)(s)
-                    size = self.prepare.resized_size(frames[0])
-                    known[s] = self._describe(self.prepare(frames), size)
-                if encoder.takes_support and support != latest:
-                    embeddings = [e for s in support if (e := known[s].embedding) is not None]
-                    prompts, latest = encoder.predict(torch.stack(embeddings, dim=1)), support
-                frames = read(t)
-                images, size = self.prepare(frames), self.prepare.resized_size(frames[0])
-                if encoder.takes_support:
-                    features = encoder.backbone(images, prompts)
-                else:
-                    features = encoder(images, None)
-                notes = [known[s].notes for s in support]
-                if isinstance(self.sampler, Sampler):  # no later frame reaches back to these
-                    for passed in [s for s in known if s <= t - self.sampler.past]:
-                        del known[passed]
-                yield self._detect(features, size, frames[0].shape[:2], notes)
+        read_support = read_support or read
+        first = self._prepare(read(0))
+        frames = prefetch(map(self.prepare, map(read, range(num_frames))))
+        encoded = encode_video(
+            self.detector.encoder,
+            self.sampler,
+            frames,
+            num_frames,
+            lambda s: self.prepare(read_support(s)),
+            describe=partial(self._describe, first.size),
+            frames_per_pass=self.frames_per_pass,
+        )
+        while together := list(islice(encoded, self.frames_per_pass)):
+            yield from self._detect(together, first)
 
     def videos(self, dataset: VideoDataset, numbers: Sequence[int]) -> list[list[Detections]]:
         """Return the detections of all frames of some videos of one size and length.
@@ -153,9 +170,7 @@ class VideoInference:
         """
         num_frames = dataset.videos[numbers[0]].num_frames
         read = partial(_read, dataset, numbers)
-        if self.sampler is None:
-            by_time = list(self.stream(map(read, range(num_frames))))
-        elif self.support_video == "other":
+        if self.sampler is not None and self.support_video == "other":
             others = [another_video(dataset, number) for number in numbers]
             by_time = list(self.whole(read, num_frames, partial(_read, dataset, others)))
         elif isinstance(self.sampler, VideoUniformSampler):
@@ -164,22 +179,38 @@ class VideoInference:
             by_time = list(self.stream(map(read, range(num_frames))))
         return [list(video) for video in zip(*by_time, strict=True)]
 
-    def _describe(self, images: Tensor, size: tuple[int, int]) -> SupportFrame:
+    def _prepare(self, frames: Sequence[Frame]) -> PreparedFrames:
+        height, width = frames[0].shape[:2]
+        size = self.prepare.resized_size(frames[0])
+        return PreparedFrames(self.prepare(frames), size, (height, width))
+
+    @torch.no_grad()
+    def _describe(self, size: tuple[int, int], images: Tensor) -> SupportFrame:
         return self.detector.describe(images, [size] * len(images))
 
+    @torch.no_grad()
     def _detect(
-        self,
-        features: list[Tensor],
-        size: tuple[int, int],
-        original: tuple[int, ...],
-        notes: Sequence[Any],
-    ) -> list[Detections]:
-        num_videos = features[0].shape[0]
+        self, encoded: Sequence[EncodedFrame], group: PreparedFrames
+    ) -> Iterator[list[Detections]]:
+        """Detect in F frames of B videos together; yield B detections for each of the F."""
+        if not encoded:
+            return
+        num_videos = len(group.images)
+        maps = [torch.cat(level) for level in zip(*(e.features for e in encoded), strict=True)]
+        notes = [
+            [frame[video] for frame in e.notes if frame is not None]
+            for e in encoded
+            for video in range(num_videos)
+        ]
+        size, original = group.size, group.original
         scale = (size[0] / original[0], size[1] / original[1])
-        found = self.detector.detect(features, [size] * num_videos, [scale] * num_videos, notes)
-        return [
+        num_images = len(maps[0])
+        found = self.detector.detect(maps, [size] * num_images, [scale] * num_images, notes)
+        on_cpu = [
             Detections(one.boxes_xyxy.cpu(), one.scores.cpu(), one.labels.cpu()) for one in found
         ]
+        for start in range(0, num_images, num_videos):
+            yield on_cpu[start : start + num_videos]
 
 
 def _read(dataset: VideoDataset, numbers: Sequence[int], t: int) -> list[Frame]:
