@@ -13,7 +13,13 @@ from stpn_core.predictors import (
     convert_released_predictor,
 )
 from stpn_core.prompts import PromptProjection, StaticPrompts
-from stpn_core.stream import Sampler, StreamState, SupportMemory, VideoStream
+from stpn_core.stream import (
+    Sampler,
+    StreamState,
+    SupportMemory,
+    VideoStream,
+    memory_capacity,
+)
 
 __all__ = [
     "AttentionPredictor",
@@ -34,4 +40,5 @@ __all__ = [
     "check_images",
     "convert_released_predictor",
     "encode_video",
+    "memory_capacity",
 ]

@@ -95,6 +95,18 @@ class SupportMemory:
         return self.buffer[:, torch.tensor(slots, device=self.buffer.device)]
 
 
+def memory_capacity(sampler: Sampler, frames_per_pass: int = 1) -> int:
+    """Return how many support embeddings a stream keeps: the most that any frame's reach holds.
+
+    Args:
+        sampler: chooses the support frames.
+        frames_per_pass: frames that are encoded together.
+    """
+    reach = sampler.past + sampler.future + frames_per_pass
+    embeds = [sampler.embeds(index) for index in range(2 * reach)]
+    return max(sum(embeds[start : start + reach]) for start in range(reach + 1))
+
+
 @dataclass
 class StreamState:
     """Where a stream stands between two frames; ``copy.deepcopy`` makes a snapshot.
@@ -217,6 +229,7 @@ class VideoStream:
         state = self.state
         if not indices:
             return
+        assert self.sampler is not None
         described = describe_frames(self.describe, [state.waiting[index] for index in indices])
         for index, support in zip(indices, described, strict=True):
             state.notes[index] = support.notes
@@ -224,15 +237,10 @@ class VideoStream:
             if embedding is None:
                 continue
             if state.memory is None:
-                state.memory = SupportMemory.like(embedding, self._capacity())
+                state.memory = SupportMemory.like(
+                    embedding, memory_capacity(self.sampler, self.frames_per_pass)
+                )
             state.memory.push(index, embedding)
-
-    def _capacity(self) -> int:
-        # The most support frames that the reach, past to future, of frames encoded together holds.
-        assert self.sampler is not None
-        reach = self.sampler.past + self.sampler.future + self.frames_per_pass
-        embeds = [self.sampler.embeds(index) for index in range(2 * reach)]
-        return max(sum(embeds[start : start + reach]) for start in range(reach + 1))
 
     def _ready(self, length: int | None) -> list[tuple[int, tuple[int, ...]]]:
         """Return the waiting frames whose support frames are all described, and these."""
