@@ -102,13 +102,20 @@ def test_key_frames_without_objects_are_left_out_and_counted(ilsvrc):
     assert len(ClipDataset(kept)) == 3
 
 
-@pytest.mark.parametrize(("side", "num_clips"), [(31, 0), (32, 1)])
+@pytest.mark.parametrize(("side", "num_clips"), [(31, 1), (32, 2)])
 def test_small_images_are_left_out(tmp_path, write_image, write_xml, side, num_clips):
-    name = "DET/train/n1/a"
-    write_image(tmp_path / f"Data/{name}.JPEG", (side, 99))
-    path = tmp_path / f"Annotations/{name}.xml"
-    write_xml(path, ("n02084071", (1, 2, 9, 9)), size=(side, 99))
+    for name, size in (("a", (side, 99)), ("b", (99, 40))):
+        write_image(tmp_path / f"Data/DET/train/n1/{name}.JPEG", size)
+        path = tmp_path / f"Annotations/DET/train/n1/{name}.xml"
+        write_xml(path, ("n02084071", (1, 2, 9, 9)), size=size)
     kept = KeyFramesWithObjects(ImageNetVID.from_det_folders(tmp_path))
     assert len(ClipDataset(kept)) == num_clips
     reason = "video with a side below 32 pixels, not for training"
-    assert kept.report.counts[reason] == 1 - num_clips
+    assert kept.report.counts[reason] == 2 - num_clips
+
+
+def test_nothing_to_train_on_is_said(ilsvrc, write_xml):
+    for path in (ilsvrc / "Annotations/VID").rglob("*.xml"):
+        write_xml(path)
+    with pytest.raises(DataError, match="no key frame has objects"):
+        KeyFramesWithObjects(ImageNetVID.from_folders(ilsvrc, "train"))

@@ -450,10 +450,11 @@ def test_other_classes_are_named(weights, tiny, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (("--data", "nowhere"), "nowhere is neither 'generated', a CocoVID .json, nor a folder"),
+        (("--data", "nowhere"), "nowhere is neither 'generated', a .json, nor a folder"),
         (("--data", "nowhere.json", "--images", "."), "nowhere.json"),
-        (("--data", "nowhere.json"), "no folder Data/VID near nowhere.json"),
+        (("--data", "nowhere.json"), "nowhere.json: the file cannot be read"),
         (("--data", "."), "Data/VID"),
+        (("--data",), "--data needs at least one value"),
         (("--data", ".", "--num-videos", "2"), "num_videos is for generated video"),
         (("--data", "generated", "--num-videos", "0"), "num_videos=0"),
     ],

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stpn_data.annotations import DataReport
 from stpn_data.joint import report_of
-from stpn_data.videos import FrameObjects, Video, VideoDataset
+from stpn_data.videos import DataError, FrameObjects, Video, VideoDataset
 
 MIN_SIDE = 32
 
@@ -29,7 +29,7 @@ class KeyFramesWithObjects:
         dataset: the annotated videos.
 
     Raises:
-        DataError: a field is missing or wrong.
+        DataError: a field is missing or wrong, or no key frame is left.
     """
 
     def __init__(self, dataset: VideoDataset) -> None:
@@ -41,6 +41,8 @@ class KeyFramesWithObjects:
             replace(video, key_frames=self._kept(number, video))
             for number, video in enumerate(dataset.videos)
         ]
+        if not any(video.key_frames for video in self.videos):
+            raise DataError("no key frame has objects, so there is nothing to train on")
 
     def frame(self, video: int, index: int) -> NDArray[np.uint8]:
         """Read frame `index` of video number `video` as (H, W, 3) RGB uint8."""

@@ -17,7 +17,7 @@ def problem_lines(check: DataCheck) -> Iterator[str]:
             # A json may hold half a character, which no terminal shows.
             yield f"    {place.encode('utf-8', 'backslashreplace').decode()}"
     for path in check.other_files:
-        yield f"{path}: not a CocoVID json, not checked"
+        yield f"{path}: no json of images, not checked"
 
 
 def subset_table(check: DataCheck) -> Table:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tyro.conf import Positional
 
 from stpn_tasks.commands.choices import Split
+
+if TYPE_CHECKING:
+    from stpn_data import DataReport
 
 
 def check_data(root: Positional[Path], images: Path | None = None) -> None:
@@ -15,8 +19,9 @@ def check_data(root: Positional[Path], images: Path | None = None) -> None:
     Reads every list and annotation and decodes every image; ends with 1 if there are problems.
 
     Args:
-        root: the folder with ImageNet's tree, of VID and DET, or with CocoVID files in itself or
-            in annotations/; or a CocoVID .json.
+        root: the folder with ImageNet's tree, of VID and DET; with files in COCO's form in itself
+            or in annotations/; with objects.csv of your own videos in itself or in train/, val/
+            or test/; or a .json.
         images: where the file names of a .json begin; looked for if not given.
     """
     import stpn_data
@@ -33,21 +38,45 @@ def check_data(root: Positional[Path], images: Path | None = None) -> None:
         raise SystemExit(1)
 
 
-def convert_data(root: Positional[Path], output: Positional[Path], split: Split = "train") -> None:
-    """Write a split of ImageNet VID's folders as one CocoVID json, as mmtracking does.
+def convert_data(
+    source: Positional[Path], output: Positional[Path], split: Split = "train"
+) -> None:
+    """Convert ImageNet's folders into a CocoVID json, as mmtracking does, or a json into folders.
 
     Args:
-        root: the folder with ImageNet VID's tree.
-        output: the json to write; beside the tree, in annotations/, its images are found.
-        split: which part of the data.
+        source: the folder with ImageNet VID's tree, or its Data/DET; or a .json of either.
+        output: the json to write; beside the tree, in annotations/, its images are found. Of a
+            .json, the folder with Data, to write Annotations and Lists into.
+        split: which part of the folders; a .json is one part already.
     """
-    import json
-
-    from stpn_data import DataReport, vid_folders_to_coco
-    from stpn_tasks.files import write_text
+    from stpn_data import DataReport
 
     left_out = DataReport()
-    data = vid_folders_to_coco(root, split, left_out, progress=True)
-    write_text(output, json.dumps(data))
+    if source.suffix == ".json":
+        summary = _convert_to_folders(source, output, left_out)
+    else:
+        summary = _convert_to_json(source, output, split, left_out)
     print(left_out)
-    print(f"{len(data['videos'])} videos, {len(data['images'])} frames: {output}")
+    print(f"{summary}: {output}")
+
+
+def _convert_to_folders(source: Path, output: Path, left_out: DataReport) -> str:
+    from stpn_data import coco_to_folders
+
+    return f"{coco_to_folders(source, output, left_out, progress=True)} XML files"
+
+
+def _convert_to_json(source: Path, output: Path, split: Split, left_out: DataReport) -> str:
+    import json
+
+    from stpn_data import det_folders_to_coco, vid_folders_to_coco
+    from stpn_tasks.files import write_text
+
+    if source.parts[-2:] == ("Data", "DET"):
+        data = det_folders_to_coco(source.parent.parent, split, left_out, progress=True)
+        summary = f"{len(data['images'])} images"
+    else:
+        data = vid_folders_to_coco(source, split, left_out, progress=True)
+        summary = f"{len(data['videos'])} videos, {len(data['images'])} frames"
+    write_text(output, json.dumps(data))
+    return summary

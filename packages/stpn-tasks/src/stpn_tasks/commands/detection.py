@@ -22,7 +22,7 @@ from stpn_tasks.recipes import (
 
 def eval_detection(
     weights: Path,
-    data: str,
+    data: tuple[str, ...],
     split: Split = "val",
     baseline: Path | None = None,
     images: Path | None = None,
@@ -40,10 +40,12 @@ def eval_detection(
 
     Args:
         weights: a model.safetensors that ``stpn train detection`` or ``stpn demo`` wrote.
-        data: "generated", a CocoVID .json, or the folder with ImageNet VID's tree.
+        data: "generated"; the folder with ImageNet VID's tree; a .json in COCO's form; or a folder
+            of your own videos with objects.csv. Several of the same classes are joined.
         split: which part of the data; a .json is one part already.
         baseline: weights to compare with, on the same frames.
-        images: where the file names of a .json begin.
+        images: where the file names of a .json begin, or the folder with ImageNet's tree; looked
+            for near it if not given.
         output: folder for results.json and report.html: tables, curves, frames with boxes.
         num_videos: how many generated clips.
         batch_size: videos of one size and length to run side by side.
@@ -60,6 +62,7 @@ def eval_detection(
     accelerator = make_accelerator(device)
     with main_process_first(accelerator):
         videos = open_videos(data, split, image_root=images, num_videos=num_videos)
+    name = " + ".join(data)
     files = [weights] if baseline is None else [baseline, weights]
     evaluations = evaluate_files(
         files,
@@ -69,16 +72,16 @@ def eval_detection(
         batch_size=batch_size,
         motion_table=motion_table,
         output=output,
-        title=f"Detection on {data} ({split})",
+        title=f"Detection on {name} ({split})",
     )
     if not accelerator.is_main_process:
         return
     models = {name: evaluation.precision for name, evaluation in evaluations.items()}
     splits = list(next(iter(models.values())))
-    print(f"{COCO_PROTOCOL}; {data} ({split}):")
+    print(f"{COCO_PROTOCOL}; {name} ({split}):")
     print_table(precision_table(models, splits))
     by_motion = {name: evaluation.vid for name, evaluation in evaluations.items()}
-    print(f"{vid_protocol(motion_table)}; {data} ({split}):")
+    print(f"{vid_protocol(motion_table)}; {name} ({split}):")
     print_table(vid_table(by_motion))
     _print_report(videos)
     if output is not None:
@@ -143,12 +146,13 @@ def _train_command(default: DetectionRecipe) -> Callable[..., None]:
     """Return the command that trains a recipe, whose every value can be overridden."""
 
     def train_detection(
-        data: str,
+        data: tuple[str, ...],
         recipe: Annotated[DetectionRecipe, tyro.conf.arg(name="")] = default,
         split: Split = "train",
         images: Path | None = None,
         output: Path = Path("runs/detection"),
         num_videos: int | None = None,
+        skip_empty: bool = False,
         num_workers: int = 2,
         checkpoint_every: int = CHECKPOINT_EVERY,
         accumulate: int = 1,
@@ -158,12 +162,18 @@ def _train_command(default: DetectionRecipe) -> Callable[..., None]:
         """Train.
 
         Args:
-            data: "generated", a CocoVID .json, or the folder with ImageNet VID's tree.
+            data: "generated"; the folder with ImageNet VID's tree, its Data/DET for the images of
+                DET; a .json in COCO's form; or a folder of your own videos with objects.csv.
+                Several of the same classes are joined: ILSVRC ILSVRC/Data/DET is what the paper
+                trains on.
             recipe: what to train and how.
             split: which part of the data; a .json is one part already.
-            images: where the file names of a .json begin.
+            images: where the file names of a .json begin, or the folder with ImageNet's tree;
+                looked for near it if not given.
             output: folder for weights, losses and checkpoints; a run stopped there goes on.
             num_videos: how many generated clips.
+            skip_empty: leave out frames without objects and smaller ones than 32 pixels, as the
+                released code does; they are background otherwise.
             num_workers: processes that load clips.
             checkpoint_every: steps from one checkpoint to the next.
             accumulate: micro-batches that a process makes of its clips of a step, to save memory.
@@ -176,7 +186,9 @@ def _train_command(default: DetectionRecipe) -> Callable[..., None]:
 
         accelerator = make_accelerator(device, mixed_precision)
         with main_process_first(accelerator):
-            videos = open_videos(data, split, image_root=images, num_videos=num_videos)
+            videos = open_videos(
+                data, split, image_root=images, num_videos=num_videos, skip_empty=skip_empty
+            )
         weights = train_detector(
             recipe,
             videos,

@@ -9,8 +9,12 @@ from typing import Literal
 
 from stpn_data.batch import ClipBatch, collate
 from stpn_data.clips import Clip, ClipDataset, Transform
+from stpn_data.coco_videos import open_coco
 from stpn_data.deteriorated import DeterioratedVideo
 from stpn_data.imagenet_vid import ImageNetVID
+from stpn_data.joint import JointVideos
+from stpn_data.key_frames import KeyFramesWithObjects
+from stpn_data.own_folder import TABLE, find_table, open_own_folder
 from stpn_data.transforms import (
     Compose,
     RandomHorizontalFlip,
@@ -29,27 +33,42 @@ GENERATED_VIDEOS = {"train": 1500, "val": 64, "test": 64}
 
 
 def open_videos(
-    data: str,
+    data: str | Sequence[str],
     split: Split,
     *,
     image_root: Path | None = None,
     num_videos: int | None = None,
     seed: int = 0,
+    skip_empty: bool = False,
 ) -> VideoDataset:
-    """Open annotated videos.
+    """Open annotated videos; several data sets with the same classes become one.
 
     Args:
-        data: "generated" for rendered video; a CocoVID ``.json``; or a folder with the tree of
-            ImageNet VID.
+        data: each "generated" for rendered video; a ``.json`` in COCO's form; a folder with the
+            tree of ImageNet VID, or its ``Data/DET`` for the still images of DET; or a folder
+            with ``objects.csv``, or with one for each split.
         split: which part; a json is one part already.
-        image_root: where a json's file names begin; the folder ``Data/VID`` beside it or above
-            it if not given.
+        image_root: where the file names of a json begin, or the folder with ImageNet's tree;
+            looked for near the json if not given.
         num_videos: generated clips.
         seed: of generated clips.
+        skip_empty: leave out the key frames that the released code leaves out of training, those
+            without objects and smaller ones than 32 pixels; they are background otherwise.
 
     Raises:
-        ValueError: if ``data`` is none of these.
+        ValueError: if ``data`` is none of these, or what it names cannot be read or joined.
     """
+    names = [data] if isinstance(data, str) else list(data)
+    if not names:
+        raise ValueError("--data needs at least one value")
+    parts = [_open_one(name, split, image_root, num_videos, seed) for name in names]
+    videos = parts[0] if len(parts) == 1 else JointVideos(parts)
+    return KeyFramesWithObjects(videos) if skip_empty else videos
+
+
+def _open_one(
+    data: str, split: Split, image_root: Path | None, num_videos: int | None, seed: int
+) -> VideoDataset:
     if data == GENERATED:
         number = GENERATED_VIDEOS[split] if num_videos is None else num_videos
         return DeterioratedVideo(split=split, num_videos=number, seed=seed)
@@ -57,19 +76,16 @@ def open_videos(
         raise ValueError(f"num_videos is for generated video, not for {data}")
     path = Path(data)
     if path.suffix == ".json":
-        return ImageNetVID.from_coco(path, image_root or _image_root(path))
-    if path.is_dir():
-        return ImageNetVID.from_folders(path, split)
-    raise ValueError(f"{data} is neither {GENERATED!r}, a CocoVID .json, nor a folder")
-
-
-def _image_root(annotations: Path) -> Path:
-    """Find the images of a json in the usual places: ``annotations/`` lies beside ``ILSVRC/``."""
-    above = annotations.resolve().parent.parent
-    for folder in (above / "ILSVRC", above / "ILSVRC2015", above):
-        if (folder / "Data" / "VID").is_dir():
-            return folder / "Data" / "VID"
-    raise ValueError(f"no folder Data/VID near {annotations}: name the images with --images")
+        return open_coco(path, image_root)
+    if not path.is_dir():
+        raise ValueError(f"{data} is neither {GENERATED!r}, a .json, nor a folder")
+    if path.parts[-2:] == ("Data", "DET"):
+        return ImageNetVID.from_det_folders(path.parent.parent, split)
+    if (table := find_table(path, split)) is not None:
+        return open_own_folder(table)
+    if any(find_table(path, other) is not None for other in ("train", "val", "test")):
+        raise ValueError(f"{path / split / TABLE}: no such file")
+    return ImageNetVID.from_folders(path, split)
 
 
 def build_clips(recipe: DetectionRecipe, videos: VideoDataset) -> ClipDataset:
