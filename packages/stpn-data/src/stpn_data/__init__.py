@@ -9,11 +9,13 @@ from stpn_data.coco_videos import open_coco
 from stpn_data.convert import det_folders_to_coco, vid_folders_to_coco
 from stpn_data.convert_coco import coco_to_folders
 from stpn_data.deteriorated import DeterioratedVideo
+from stpn_data.got10k import GOT10k, GOT10kLabels
 from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.images import read_image
 from stpn_data.joint import JointVideos
 from stpn_data.key_frames import KeyFramesWithObjects
 from stpn_data.own_folder import open_own_folder
+from stpn_data.own_sequences import OwnSequences
 from stpn_data.sampling import (
     BilateralRandomSampler,
     CausalSampler,
@@ -22,6 +24,9 @@ from stpn_data.sampling import (
     VideoUniformSampler,
     WindowSampler,
 )
+from stpn_data.sequences import TrackingDataset, TrackingSequence
+from stpn_data.track_samples import TrackFrame, TrackSample, TrackSamples
+from stpn_data.track_sampling import CausalTrackSampler, TridentTrackSampler
 from stpn_data.transforms import (
     Compose,
     PadToLargest,
@@ -44,6 +49,7 @@ __all__ = [
     "BilateralRandomSampler",
     "BoxTargets",
     "CausalSampler",
+    "CausalTrackSampler",
     "Clip",
     "ClipBatch",
     "ClipDataset",
@@ -53,9 +59,12 @@ __all__ = [
     "DataReport",
     "DeterioratedVideo",
     "FrameObjects",
+    "GOT10k",
+    "GOT10kLabels",
     "ImageNetVID",
     "JointVideos",
     "KeyFramesWithObjects",
+    "OwnSequences",
     "PadToLargest",
     "RandomChoice",
     "RandomCrop",
@@ -64,7 +73,13 @@ __all__ = [
     "ResizeShortestEdge",
     "SanitizeBoxes",
     "SupportSampler",
+    "TrackFrame",
+    "TrackSample",
+    "TrackSamples",
+    "TrackingDataset",
+    "TrackingSequence",
     "Transform",
+    "TridentTrackSampler",
     "Video",
     "VideoDataset",
     "VideoReader",
