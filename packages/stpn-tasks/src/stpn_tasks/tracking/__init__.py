@@ -1,0 +1,1 @@
+"""Single-object tracking: results and their plot."""
