@@ -7,14 +7,25 @@ from pathlib import Path
 import pytest
 
 
-@pytest.fixture(scope="session")
-def tiny():
-    """The module of that name beside this file, which test modules cannot import."""
-    spec = importlib.util.spec_from_file_location("tiny", Path(__file__).with_name("tiny.py"))
+def _beside(name):
+    """Import a module beside this file, which test modules cannot import."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     module = importlib.util.module_from_spec(spec)
-    sys.modules["tiny"] = module  # for dataclasses and for what is pickled
+    sys.modules[name] = module  # for dataclasses and for what is pickled
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The module of that name beside this file."""
+    return _beside("tiny")
+
+
+@pytest.fixture(scope="session")
+def released_layout():
+    """The module of that name beside this file."""
+    return _beside("released_layout")
 
 
 @pytest.fixture(autouse=True, scope="session")
