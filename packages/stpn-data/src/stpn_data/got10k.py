@@ -135,12 +135,17 @@ def _listed(path: Path) -> list[str]:
     names: dict[str, None] = {}
     for number, line in enumerate(read_lines(path), start=1):
         name = line.strip()
-        if name in ("", ".", "..") or "/" in name or "\\" in name or not name.isprintable():
+        if not _is_folder_name(name):
             raise DataError(f"{path}:{number}: {shown(name)} is no name of a sequence")
         if name in names:
             raise DataError(f"{path}:{number}: sequence {name} is listed twice")
         names[name] = None
     return list(names)
+
+
+def _is_folder_name(name: str) -> bool:
+    is_path = name in (".", "..") or "/" in name or "\\" in name
+    return 0 < len(name) < 250 and name.isprintable() and not is_path
 
 
 def _file_name(index: int) -> str:

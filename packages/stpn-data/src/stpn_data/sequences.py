@@ -16,7 +16,7 @@ from stpn_data.annotations import shown
 from stpn_data.videos import DataError
 
 _SEPARATOR = re.compile(r"\s*,\s*|\s+")
-_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?|nan", re.ASCII | re.IGNORECASE)
+_NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?|nan", re.ASCII | re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def boxes_on_frame(boxes_xywh: NDArray[np.float64], size: tuple[int, int]) -> ND
     """
     height, width = size
     left, top, w, h = boxes_xywh.T
-    with np.errstate(invalid="ignore"):  # NaN is on no frame
+    with np.errstate(invalid="ignore", over="ignore"):  # NaN is on no frame
         on_frame: NDArray[np.bool_] = (
             (w > 0) & (h > 0) & (left < width) & (top < height) & (left + w > 0) & (top + h > 0)
         )
