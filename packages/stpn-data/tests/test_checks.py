@@ -235,6 +235,22 @@ def test_still_images_may_have_other_classes(root):
     assert counted(check) == {"vid": (0, 1, 0, 1, 0, 1)}
 
 
+def test_own_classes_without_instances_are_sound(root):
+    data = coco(categories=[{"id": 9, "name": "wheel"}, {"id": 31, "name": "door"}])
+    for annotation in data["annotations"]:
+        del annotation["instance_id"]
+    check = check_data(write_json(root, data))
+    assert str(check.problems) == "nothing left out"
+    assert counted(check) == {"vid": (1, 0, 2, 2, 0, 1)}
+    del data["annotations"][0]["image_id"]
+    del data["categories"][1]["name"]
+    check = check_data(write_json(root, data))
+    assert check.problems.counts == {BAD_ENTRY: 2}
+    places = " ".join(check.problems.places(BAD_ENTRY))
+    assert "category 31 has no 'name'" in places
+    assert "annotation 0 has no 'image_id'" in places
+
+
 BAD_ENTRY = "json entry that cannot be read"
 JSON_FAULTS = [
     ("{", "annotation that cannot be read", "broken json"),

@@ -1,10 +1,12 @@
 """A json of the user's own classes, with videos or without, is opened by what it says."""
 
 import json
+from random import Random
 
 import pytest
 
 from stpn_data import AnnotatedVideos, DataError, ImageNetVID, open_coco
+from stpn_data.testing import damage_json, read_or_refuse
 
 
 def own(**changes):
@@ -128,3 +130,25 @@ def test_a_wrong_json_is_named(write, data, message):
 def test_a_missing_json_is_named(tmp_path):
     with pytest.raises(DataError, match=r"none\.json: the file cannot be read"):
         open_coco(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("document", [own(), video()], ids=["images", "videos"])
+def test_a_damaged_json_is_read_or_refused_in_words(write, document):
+    path = write(document)
+    refused = 0
+
+    def read():
+        dataset = open_coco(path)
+        for number in range(len(dataset.videos)):
+            assert (dataset.objects(number, 0).labels < len(dataset.classes)).all()
+        return dataset
+
+    for seed in range(500):
+        path.write_bytes(damage_json(json.dumps(document), Random(seed)))
+        try:
+            dataset, _ = read_or_refuse(read, str(path))
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
+        refused += dataset is None
+    assert 0 < refused < 500

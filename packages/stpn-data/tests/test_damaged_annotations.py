@@ -204,3 +204,35 @@ def test_a_list_names_only_videos_below_its_folder(root, name):
     write(root / "Lists/VID_val_videos.txt", f"{name} 1 0 1".encode())
     with pytest.raises(DataError, match=r"VID_val_videos\.txt:1: .* is no name of a video"):
         ImageNetVID.from_folders(root, "val")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_damaged_xml_of_det_is_read_or_refused_in_words(root, listed):
+    path = root / "Annotations/DET/train/n1/a.xml"
+    (root / "Data/VID").rename(root / "Data/DET")
+    write(root / "Annotations/DET/train/n1/b.xml", XML.encode())
+    if listed:
+        write(root / "Lists/DET_train_30classes.txt", b"train/n1/a 1\ntrain/n1/b 1")
+
+    def damage(random):
+        write(path, damage_xml(XML, random))
+
+    def read():
+        return ImageNetVID.from_det_folders(root)
+
+    check_each(300, damage, read, ".xml", XML_FIELD)
+
+
+def test_a_damaged_list_of_det_is_read_or_refused_in_words(root):
+    (root / "Data/VID").rename(root / "Data/DET")
+    for name in "ab":
+        write(root / f"Annotations/DET/train/n1/{name}.xml", XML.encode())
+
+    def damage(random):
+        lines = b"train/n1/a 1\ntrain/n1/b 1"
+        write(root / "Lists/DET_train_30classes.txt", damage_bytes(lines, random, TOKENS))
+
+    def read():
+        return ImageNetVID.from_det_folders(root)
+
+    check_each(300, damage, read, str(root), LIST_FIELD + "|no images of DET")
