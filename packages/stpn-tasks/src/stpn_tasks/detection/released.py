@@ -115,8 +115,8 @@ def convert_backbone(
 ) -> tuple[PromptedSwin, LoadReport]:
     """Build the backbone of a recipe with the weights of a Swin classifier or detector.
 
-    Of a detector, mmdet's or Microsoft's, only the backbone is used, as the authors do: its
-    anchors, box scales and classes are others.
+    Of a detector, mmdet's or Microsoft's, only the backbone is used, as the authors do: its head
+    has other classes and scales its boxes otherwise.
 
     Args:
         state_dict: the checkpoint's, as `read_state_dict` gives it.
