@@ -61,7 +61,7 @@ def evaluate_files(
     """
     start = time.perf_counter()
     about = environment(accelerator.device)
-    names = _names(files)
+    names = model_names(files)
     saved = [load_detector(file) for file in files]
     evaluations = {
         name: evaluate_saved(
@@ -97,7 +97,7 @@ def evaluate_files(
     return evaluations
 
 
-def _names(files: Sequence[Path]) -> list[str]:
+def model_names(files: Sequence[Path]) -> list[str]:
     """Name files by their folders, or by their whole paths where these are the same."""
     names = [file.resolve().parent.name for file in files]
     return names if len(set(names)) == len(names) else [str(file) for file in files]

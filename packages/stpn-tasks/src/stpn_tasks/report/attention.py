@@ -111,7 +111,7 @@ def draw_attention(pictures: Pictures, video: int, frame: int) -> Html:
             share = f"{100 * float(weights[number].sum()):.0f} %"
             heat = weights[number] / max(float(weights.max()), _LEAST_PEAK * maps.uniform)
             alt = f"frame {t}: {share} of the attention of {row}"
-            cells.append(Cell(_overlay(image, heat, maps.shown), alt, share))
+            cells.append(Cell(overlay(image, heat, maps.shown), alt, share))
         note = f"t {t - frame:+d}".replace("-", "−") if maps.video == video else name
         lines.append(Line(str(t), note, tuple(cells)))
     caption = f"{place[0].upper()}{place[1:]} and {_caption(maps, rows, len(shown))}"
@@ -131,8 +131,16 @@ def _caption(maps: AttentionMaps, rows: dict[str, NDArray[np.float32]], num_show
     return caption
 
 
-def _overlay(image: Image, heat: NDArray[np.float32], shown: tuple[float, float]) -> Image:
-    """Lay a map of tokens over a frame in grey: the more weight, the more colour."""
+def overlay(
+    image: Image, heat: NDArray[np.float32], shown: tuple[float, float] = (1.0, 1.0)
+) -> Image:
+    """Lay a map over a frame in grey: the more weight, the more colour.
+
+    Args:
+        image: ``(H, W, 3)`` uint8 RGB.
+        heat: ``(h, w)`` from 0 to 1.
+        shown: height and width of the part of the map that shows the frame, from 0 to 1.
+    """
     height, width = image.shape[:2]
     whole = (round(width / shown[1]), round(height / shown[0]))
     smooth = cv2.resize(heat, whole, interpolation=cv2.INTER_LINEAR)[:height, :width, None]

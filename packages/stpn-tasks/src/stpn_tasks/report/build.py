@@ -9,6 +9,7 @@ from typing import Any
 from stpn_data.videos import VideoDataset
 from stpn_tasks.detection.evaluation import DetectionEvaluation
 from stpn_tasks.detection.inference import VideoInference
+from stpn_tasks.report.analyses import remove_analyses
 from stpn_tasks.report.gallery import picture_sections, save_sections
 from stpn_tasks.report.numbers import lead, number_sections
 from stpn_tasks.report.page import Section, write_page
@@ -22,7 +23,8 @@ def write_report(path: Path, results: Results, pictures: Pictures | None = None)
     """Write the report of an experiment as one html file that needs nothing else.
 
     The rendered pictures are kept in ``report-pictures.json`` beside it, where `report_folders`
-    finds them. Without pictures, such a file is removed: it would be of another experiment.
+    finds them. Without pictures, such a file is removed: it would be of another experiment. So is
+    what ``stpn analyze`` kept there.
 
     Args:
         path: the html file.
@@ -40,6 +42,7 @@ def write_report(path: Path, results: Results, pictures: Pictures | None = None)
         save_sections(kept, sections)
     else:
         kept.unlink(missing_ok=True)
+    remove_analyses(path.parent)
 
 
 def write_sections(path: Path, results: Results, sections: Sequence[Section]) -> None:

@@ -7,8 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from stpn_tasks.report.analyses import load_analyses
 from stpn_tasks.report.build import PICTURES, write_sections
 from stpn_tasks.report.gallery import load_sections
+from stpn_tasks.report.page import Section
 from stpn_tasks.results import Model, Results, load_results
 
 RESULTS = "results.json"
@@ -18,7 +20,7 @@ def report_folders(paths: Sequence[Path], output: Path) -> Path:
     """Write one report from the results of one or more runs.
 
     Runs of models with the same name are put together as seeds of that model. Pictures are those
-    that an earlier report kept in the first folder that has some.
+    that an earlier report, or ``stpn analyze``, kept in the first folder that has some.
 
     Args:
         paths: files of results, or folders with a ``results.json``.
@@ -38,9 +40,8 @@ def report_folders(paths: Sequence[Path], output: Path) -> Path:
     if len(found) < len(files):
         repeated = next(file for file in files if files.count(file) > 1)
         raise ValueError(f"{repeated} is named more than once")
-    pictures = next((kept for file in files if (kept := file.with_name(PICTURES)).is_file()), None)
-    sections = [] if pictures is None else load_sections(pictures)
-    write_sections(output, merge_results(found), sections)
+    kept = (_kept_sections(file.parent) for file in files)
+    write_sections(output, merge_results(found), next(filter(None, kept), []))
     return output
 
 
@@ -75,6 +76,13 @@ def merge_results(found: Mapping[Path, Results]) -> Results:
             in_order = tuple(sorted(runs, key=lambda run: run.seed))
             models[model.name] = replace(known or model, runs=in_order)
     return Results(first.title, _merge_about(found), tuple(models.values()))
+
+
+def _kept_sections(folder: Path) -> list[Section]:
+    """Return the rendered pictures and analyses that a folder keeps."""
+    pictures = folder / PICTURES
+    sections = load_sections(pictures) if pictures.is_file() else []
+    return sections + load_analyses(folder)
 
 
 def _merge_about(found: Mapping[Path, Results]) -> dict[str, Any]:

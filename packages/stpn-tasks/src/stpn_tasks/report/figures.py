@@ -35,12 +35,13 @@ _STYLES: dict[str, tuple[str, tuple[float, ...]]] = {
 }
 
 _WIDTH = 3.5  # inches; at 110 pixels an inch a panel fits a phone as it is
-_RC = {
+RC = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same picture everywhere
     "font.size": 9.0,
     "axes.linewidth": 0.7,
     "axes.spines.top": False,
     "axes.spines.right": False,
+    "savefig.dpi": 220,  # of what is drawn as pixels inside
     "svg.fonttype": "path",
     "svg.hashsalt": "stpn",
     "text.parse_math": False,  # a name with dollars is a name
@@ -48,15 +49,15 @@ _RC = {
 
 
 @dataclass(frozen=True)
-class _Look:
-    """Colours of a page."""
+class Look:
+    """Colours of a page: of words, of what stands back, of lines behind curves."""
 
     ink: str
     quiet: str
     line: str
 
 
-_LIGHT, _DARK = _Look("#1d1f23", "#5b6069", "#e2e0d9"), _Look("#e4e2dc", "#a0a4ab", "#34383e")
+LIGHT, _DARK = Look("#1d1f23", "#5b6069", "#e2e0d9"), Look("#e4e2dc", "#a0a4ab", "#34383e")
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def precision_recall(results: Results, test_set: str) -> Html | None:
         models = [one.model for one, _ in curves]
         said = (f"{model.label} {statistic(model, test_set, condition)}" for model in models)
         alt = f"Precision-recall curves of {condition} frames. AP50: {', '.join(said)}."
-        panels.append(_panel(partial(_draw_curves, curves, f"{condition} frames"), 3.0, alt))
+        panels.append(panel(partial(_draw_curves, curves, f"{condition} frames"), 3.0, alt))
     if not panels:
         return None
     several = any(len(one.model.runs) > 1 for one in drawn)
@@ -124,7 +125,7 @@ def gain_bars(results: Results, conditions: Sequence[str]) -> Html | None:
     for test_set, bars in by_test_set.items():
         title = spoken(test_set) if len(results.test_sets) > 1 else ""
         alt = " ".join(filter(None, ("Gain in AP50.", title, _said(bars, others))))
-        panels.append(_panel(partial(_draw_bars, bars, others, title, limits), height, alt))
+        panels.append(panel(partial(_draw_bars, bars, others, title, limits), height, alt))
     several = any(len(model.runs) > 1 for model in results.models)
     spread = " Thin lines: ± one standard deviation over the seeds, of the gain seed by seed."
     caption = text(
@@ -161,7 +162,7 @@ def _curves(model: Model, test_set: str, condition: str) -> NDArray[np.float64]:
 
 
 def _draw_curves(
-    curves: Sequence[tuple[_Drawn, NDArray[np.float64]]], title: str, axes: Axes, look: _Look
+    curves: Sequence[tuple[_Drawn, NDArray[np.float64]]], title: str, axes: Axes, look: Look
 ) -> None:
     recall = np.linspace(0, 100, 101)
     for one, of_seeds in reversed(curves):  # the first one on top
@@ -181,7 +182,7 @@ def _draw_bars(
     title: str,
     limits: tuple[float, float],
     axes: Axes,
-    look: _Look,
+    look: Look,
 ) -> None:
     step = 1 / (len(others) + 0.6)
     for row, of_condition in enumerate(bars.values()):
@@ -223,17 +224,24 @@ def _said(bars: _Bars, others: Sequence[_Drawn]) -> str:
     )
 
 
-def _panel(draw: Callable[[Axes, _Look], None], height: float, alt: str) -> Html:
-    light, dark = (_svg(draw, height, look) for look in (_LIGHT, _DARK))
+def panel(draw: Callable[[Axes, Look], None], height: float, alt: str) -> Html:
+    """Return one pair of axes as a picture, for a light page and for a dark one.
+
+    Args:
+        draw: draws into axes in the colours of a page.
+        height: inches; a panel is 3.5 inches wide.
+        alt: what it shows, for those who do not see it.
+    """
+    light, dark = (_svg(draw, height, look) for look in (LIGHT, _DARK))
     return picture(light, alt, dark)
 
 
-def _svg(draw: Callable[[Axes, _Look], None], height: float, look: _Look) -> str:
+def _svg(draw: Callable[[Axes, Look], None], height: float, look: Look) -> str:
     """Draw into axes of their own, without pyplot's state; return a ``data:`` address."""
     inks = ("axes.labelcolor", "xtick.labelcolor", "ytick.labelcolor")
     colours = dict.fromkeys(inks, look.ink)
     colours |= dict.fromkeys(("axes.edgecolor", "xtick.color", "ytick.color"), look.quiet)
-    style: dict[Any, Any] = {**_RC, **colours}
+    style: dict[Any, Any] = {**RC, **colours}
     with mpl.rc_context(style):
         figure_ = Figure(figsize=(_WIDTH, height), layout="constrained")
         FigureCanvasSVG(figure_)

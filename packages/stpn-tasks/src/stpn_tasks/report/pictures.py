@@ -140,8 +140,24 @@ def thumbnail(
         scale = _LARGE / max(small.shape)
         size = (max(1, round(small.shape[1] * scale)), max(1, round(small.shape[0] * scale)))
         small = cv2.resize(small, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    if boxes is None:
-        return small
+    return small if boxes is None else with_boxes(small, (height, width), boxes, classes)
+
+
+def with_boxes(
+    small: Image,
+    size: tuple[int, int],
+    boxes: FrameTruth | FrameDetections,
+    classes: Sequence[str],
+) -> Image:
+    """Return a small image of a frame with the boxes of the frame.
+
+    Args:
+        small: ``(h, w, 3)`` uint8 RGB, as `thumbnail` returns it.
+        size: (height, width) of the frame, pixels.
+        boxes: in pixels of the frame.
+        classes: names of the classes.
+    """
+    height, width = size
     stretch = np.array([small.shape[1] / width, small.shape[0] / height] * 2, np.float32)
     scores = None if isinstance(boxes, FrameTruth) else boxes.scores
     kept = _kept(boxes)
