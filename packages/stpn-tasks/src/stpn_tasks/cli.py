@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from tyro.conf import AvoidSubcommands
 from tyro.extras import SubcommandApp
 
+from stpn_tasks.commands.analyze import cam, tsne
 from stpn_tasks.commands.comparison import demo, report, sweep
 from stpn_tasks.commands.data import check_data, convert_data
 from stpn_tasks.commands.detection import eval_detection, predict_detection, train_detection_app
@@ -22,6 +23,9 @@ def _app() -> SubcommandApp:
     )
     eval_app.command(name="detection")(eval_detection)
     predict_app.command(name="detection")(predict_detection)
+    analyze_app = SubcommandApp()
+    analyze_app.command(cam)
+    analyze_app.command(tsne)
     data_app.command(name="check")(check_data)
     data_app.command(name="convert")(convert_data)
     app = SubcommandApp()
@@ -31,6 +35,7 @@ def _app() -> SubcommandApp:
     app.command(train_app, name="train", help="Train a recipe; every value can be overridden.")
     app.command(eval_app, name="eval", help="Evaluate weights on annotated video.")
     app.command(predict_app, name="predict", help="Run weights over a video of your own.")
+    app.command(analyze_app, name="analyze", help="Look at why a detector works.")
     app.command(data_app, name="data", help="Check a data set before training on it; convert it.")
     app.command(recipes)
     app.command(info)
