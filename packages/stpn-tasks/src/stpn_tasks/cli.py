@@ -13,11 +13,12 @@ from stpn_tasks.commands.comparison import demo, report, sweep
 from stpn_tasks.commands.data import check_data, convert_data
 from stpn_tasks.commands.detection import eval_detection, predict_detection, train_detection_app
 from stpn_tasks.commands.recipes import info, recipes
+from stpn_tasks.commands.weights import convert_weights_app
 from stpn_tasks.termination import EXIT_CODE, Terminated
 
 
 def _app() -> SubcommandApp:
-    train_app, eval_app, predict_app, data_app = (SubcommandApp() for _ in range(4))
+    train_app, eval_app, predict_app, data_app, weights_app = (SubcommandApp() for _ in range(5))
     train_app.command(
         train_detection_app(), name="detection", help="Train a video object detector."
     )
@@ -28,6 +29,7 @@ def _app() -> SubcommandApp:
     analyze_app.command(tsne)
     data_app.command(name="check")(check_data)
     data_app.command(name="convert")(convert_data)
+    weights_app.command(convert_weights_app(), name="convert", help="Convert a checkpoint.")
     app = SubcommandApp()
     app.command(demo)
     app.command(sweep)
@@ -37,6 +39,7 @@ def _app() -> SubcommandApp:
     app.command(predict_app, name="predict", help="Run weights over a video of your own.")
     app.command(analyze_app, name="analyze", help="Look at why a detector works.")
     app.command(data_app, name="data", help="Check a data set before training on it; convert it.")
+    app.command(weights_app, name="weights", help="Convert weights of other projects.")
     app.command(recipes)
     app.command(info)
     return app
