@@ -1,0 +1,240 @@
+"""Convolutional vision transformer (CvT) with prompts, as STPN prompts MixFormer's backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import cast, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from stpn_backbones.cvt_layers import ConvEmbedding, CvtBlock, PromptConv
+from stpn_backbones.inputs import check_images, prompts_by_layer
+
+
+class CvtStage(nn.Module):
+    """A convolutional embedding and the transformer layers on its tokens.
+
+    Args:
+        patch_embed: makes the stage's tokens.
+        blocks: the layers.
+        cls_token: whether a learned class token joins the tokens.
+    """
+
+    def __init__(
+        self, patch_embed: ConvEmbedding, blocks: Sequence[CvtBlock], *, cls_token: bool
+    ) -> None:
+        super().__init__()
+        self.patch_embed = patch_embed
+        self.blocks = nn.ModuleList(blocks)
+        self.cls_token: nn.Parameter | None = None
+        if cls_token:
+            dim = patch_embed.proj.out_channels
+            self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
+
+
+class PromptedCvt(nn.Module):
+    """Run a CvT (Wu et al. 2021) on images and prompts.
+
+    Tokens live in one residual sequence ``(B, P + H*W, C)``, prompts first. Prompts and patches
+    attend to each other. Between stages shallow prompts pass the next stage's convolutional
+    embedding as a square map of their own (9 as 3x3), padded so that they keep their number; deep
+    prompts are replaced anyway. After the last layer they are dropped. Each image has its own
+    prompts, so a batch equals its images one by one (batch norms being frozen or evaluated).
+
+    Each stage ends in an output norm: CvT's ``norm`` for the last one, `output_norms` for the
+    others. Parameters bear Microsoft's names. Dropout and position embeddings CvT has none.
+
+    Args:
+        dims: width C of each stage.
+        depths: transformer layers of each stage.
+        num_heads: attention heads of each stage.
+        cls_token: give the last stage the class token that published classifiers have. Dense
+            heads and MixFormer do without.
+        prompt_conv: how prompts pass the convolutions before queries, keys and values, which the
+            paper leaves open. ``"bypass"``: not at all, as CvT treats its class token.
+            ``"image"``: as a square map with the image's padding and stride, so that 9 prompts
+            have 4 keys. ``"padded_image"``: the same padded to keep their number, 9 keys.
+        drop_path_rate: of the last layer; grows from 0 over the last stage, 0 in the others.
+        frozen_batch_norm: keep statistics and weights of the batch norms constant, as MixFormer
+            does: clips come in small batches. ``False`` trains them, for training from scratch.
+
+    Attributes:
+        embed_dim: width C of the tokens of the last stage.
+        prompt_dims: width of every transformer layer, in order.
+        out_channels: width of every feature map.
+        strides: pixels per cell of every feature map.
+
+    Raises:
+        ValueError: if the stages' settings differ in number, heads do not divide a width, or
+            ``prompt_conv`` is unknown.
+    """
+
+    def __init__(
+        self,
+        dims: Sequence[int] = (64, 192, 384),
+        depths: Sequence[int] = (1, 2, 10),
+        num_heads: Sequence[int] = (1, 3, 6),
+        *,
+        cls_token: bool = False,
+        prompt_conv: PromptConv = "bypass",
+        drop_path_rate: float = 0.0,
+        frozen_batch_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        if not len(dims) == len(depths) == len(num_heads) or not dims or min(depths) < 1:
+            raise ValueError(
+                f"dims, depths and num_heads must have one positive number per stage, got "
+                f"{tuple(dims)}, {tuple(depths)} and {tuple(num_heads)}"
+            )
+        if prompt_conv not in get_args(PromptConv):
+            raise ValueError(
+                f"prompt_conv must be one of {get_args(PromptConv)}, got {prompt_conv!r}"
+            )
+        self.num_cls = int(cls_token)
+        self.out_channels: tuple[int, ...] = tuple(dims)
+        self.strides: tuple[int, ...] = tuple(4 * 2**stage for stage in range(len(dims)))
+        self.prompt_dims: tuple[int, ...] = tuple(
+            dim for dim, depth in zip(dims, depths, strict=True) for _ in range(depth)
+        )
+        self.embed_dim = self.out_channels[-1]
+        channels = 3
+        for stage, (dim, depth, heads) in enumerate(zip(dims, depths, num_heads, strict=True)):
+            is_last = stage == len(dims) - 1
+            highest = drop_path_rate if is_last else 0.0
+            blocks = [
+                CvtBlock(
+                    dim,
+                    heads,
+                    drop_path_rate=highest * index / max(depth - 1, 1),
+                    frozen_batch_norm=frozen_batch_norm,
+                    prompt_conv=prompt_conv,
+                )
+                for index in range(depth)
+            ]
+            kernel_size, stride, padding = (3, 2, 1) if stage else (7, 4, 2)
+            embedding = ConvEmbedding(
+                channels, dim, kernel_size=kernel_size, stride=stride, padding=padding
+            )
+            self.add_module(
+                f"stage{stage}", CvtStage(embedding, blocks, cls_token=cls_token and is_last)
+            )
+            channels = dim
+        self.norm = nn.LayerNorm(channels)
+        self.output_norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims[:-1])
+        self.apply(_initialise)
+
+    def forward(
+        self,
+        images: Float[Tensor, "B channels H W"],
+        prompts: Sequence[Float[Tensor, "B P _"]] | None = None,
+    ) -> list[Float[Tensor, "B _ _ _"]]:
+        """Return the feature maps of all stages, after their output norms.
+
+        Args:
+            images: of any size from 3 pixels per side.
+            prompts: one tensor ``(B, P, D)`` that enters before the first layer (shallow; P must
+                be a square number), or one ``(B, P, D_i)`` per layer of `prompt_dims`, which
+                replaces the prompt tokens before that layer (deep, Eq. 11). None, or P = 0, gives
+                the plain CvT.
+
+        Returns:
+            Maps ``(B, C_i, H_i, W_i)`` at `strides`, with ``H_0 = floor((H + 1) / 4)`` and
+            ``H_i = ceil(H_(i-1) / 2)``.
+
+        Raises:
+            TypeError: if the images' dtype is not that of the weights (unless under autocast).
+            ValueError: if rank, channels, batch, width or number of images or prompts is wrong.
+        """
+        norms = [*self.output_norms, self.norm]
+        maps = []
+        stages = self._stage_sequences(images, prompts)
+        for norm, (x, num_leading, grid) in zip(norms, stages, strict=True):
+            tokens = norm(x)[:, num_leading:]
+            maps.append(tokens.transpose(1, 2).unflatten(2, grid))  # (B, C_i, H_i, W_i)
+        return maps
+
+    def embed(self, images: Float[Tensor, "B channels H W"]) -> Float[Tensor, "B N C"]:
+        """Return the last-stage tokens, after the output norm, of a pass without prompts.
+
+        Raises:
+            TypeError: if the images' dtype is not that of the weights (unless under autocast).
+            ValueError: if rank or channels of the images are wrong.
+        """
+        x, num_leading, _ = self._stage_sequences(images, None)[-1]
+        return cast("Tensor", self.norm(x)[:, num_leading:])
+
+    def classify_features(
+        self,
+        images: Float[Tensor, "B channels H W"],
+        prompts: Sequence[Float[Tensor, "B P _"]] | None = None,
+    ) -> Float[Tensor, "B C"]:
+        """Return what CvT's classifier reads: the class token, without one the tokens' mean.
+
+        Either comes after the output norm.
+
+        Raises:
+            TypeError: as `forward`.
+            ValueError: as `forward`.
+        """
+        x, _, _ = self._stage_sequences(images, prompts)[-1]
+        tokens: Tensor = self.norm(x)  # (B, N, C), a class token first
+        return tokens[:, 0] if self.num_cls else tokens.mean(1)
+
+    def grid_size(self, height: int, width: int) -> tuple[int, int]:
+        """Return rows and columns of `embed`'s tokens for images of that size in pixels."""
+        halvings = 2 ** (len(self.strides) - 1)
+        return -(-((height + 1) // 4) // halvings), -(-((width + 1) // 4) // halvings)
+
+    @property
+    def stages(self) -> Iterator[CvtStage]:
+        """The stages in order, ``stage0``, ``stage1`` and so on."""
+        for stage in range(len(self.strides)):
+            yield cast("CvtStage", getattr(self, f"stage{stage}"))
+
+    def _stage_sequences(
+        self, images: Tensor, prompts: Sequence[Tensor] | None
+    ) -> list[tuple[Tensor, int, tuple[int, int]]]:
+        """Return per stage the sequence, how many tokens precede the map's, and the grid."""
+        stages = list(self.stages)
+        check_images(images, stages[0].patch_embed.proj.weight)
+        entering = prompts_by_layer(images, prompts, self.prompt_dims)
+        surviving = [later is None for later in entering[1:]] + [False]
+        maps, carried = images, None
+        layer = 0
+        outputs = []
+        for stage in stages:
+            x, grid = stage.patch_embed(maps)  # (B, H*W, C)
+            num_cls, num_prompts = 0, 0
+            if stage.cls_token is not None:
+                num_cls = 1
+                x = torch.cat([stage.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+            if carried is not None:
+                num_prompts = carried.shape[1]
+                x = torch.cat([stage.patch_embed.embed_prompts(carried), x], dim=1)
+            for block in stage.blocks:
+                new_prompts = entering[layer]
+                if new_prompts is not None:
+                    x = torch.cat([new_prompts, x], dim=1)  # (B, P + H*W, C)
+                    num_prompts = new_prompts.shape[1]
+                x = block(
+                    x,
+                    grid,
+                    num_prompts=num_prompts,
+                    num_cls=num_cls,
+                    keep_prompts=surviving[layer],
+                )
+                num_prompts = num_prompts if surviving[layer] else 0
+                layer += 1
+            outputs.append((x, num_prompts + num_cls, grid))
+            carried = x[:, :num_prompts] if num_prompts else None
+            maps = x[:, num_prompts + num_cls :].transpose(1, 2).unflatten(2, grid)
+        return outputs
+
+
+def _initialise(module: nn.Module) -> None:
+    """Draw linear weights as transformers do; convolutions keep torch's default."""
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
