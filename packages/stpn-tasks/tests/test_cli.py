@@ -89,6 +89,8 @@ COMMANDS = [
     ("analyze",),
     ("analyze", "cam"),
     ("analyze", "tsne"),
+    ("bench",),
+    ("bench", "detection"),
     ("recipes",),
     ("info",),
     ("sweep",),
@@ -127,6 +129,17 @@ def test_recipes_lists_all_with_their_commands(capsys):
     for name in DETECTION_RECIPES:
         assert f"\n{name}\n    " in f"\n{text}"
         assert f"    stpn train detection {name} --data" in text
+
+
+def test_bench_times_every_policy_and_writes_the_numbers(capsys, tmp_path):
+    size = ("--height", 48, "--width", 64, "--rounds", 1, "--device", "cpu")
+    stpn("bench", "detection", "small", *size, "--output", tmp_path)
+    text = capsys.readouterr().out
+    for policy in ("baseline", "steady", "first", "uniform", "window", "grid", "causal"):
+        assert f"│ {policy} " in text
+    found = json.loads((tmp_path / "bench-small.json").read_text())
+    assert found["about"]["height"] == 48
+    assert len(found["speeds"]) == 7
 
 
 def test_info_tells_the_parameters_of_the_paper(capsys):

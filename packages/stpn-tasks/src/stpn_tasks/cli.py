@@ -9,6 +9,7 @@ from tyro.conf import AvoidSubcommands
 from tyro.extras import SubcommandApp
 
 from stpn_tasks.commands.analyze import cam, tsne
+from stpn_tasks.commands.bench import bench_detection
 from stpn_tasks.commands.comparison import demo, report, sweep
 from stpn_tasks.commands.data import check_data, convert_data
 from stpn_tasks.commands.detection import eval_detection, predict_detection, train_detection_app
@@ -30,6 +31,8 @@ def _app() -> SubcommandApp:
     data_app.command(name="check")(check_data)
     data_app.command(name="convert")(convert_data)
     weights_app.command(convert_weights_app(), name="convert", help="Convert a checkpoint.")
+    bench_app = SubcommandApp()
+    bench_app.command(name="detection")(bench_detection)
     app = SubcommandApp()
     app.command(demo)
     app.command(sweep)
@@ -40,6 +43,7 @@ def _app() -> SubcommandApp:
     app.command(analyze_app, name="analyze", help="Look at why a detector works.")
     app.command(data_app, name="data", help="Check a data set before training on it; convert it.")
     app.command(weights_app, name="weights", help="Convert weights of other projects.")
+    app.command(bench_app, name="bench", help="Time a model and its baseline in one run.")
     app.command(recipes)
     app.command(info)
     return app

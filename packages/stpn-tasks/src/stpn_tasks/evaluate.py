@@ -35,6 +35,7 @@ def evaluate_files(
     accelerator: Accelerator,
     support: SupportOptions,
     batch_size: int,
+    frames_per_pass: int = 1,
     motion_table: Path | None,
     output: Path | None,
     title: str,
@@ -47,6 +48,7 @@ def evaluate_files(
         accelerator: devices and processes.
         support: other support frames than the recipes'.
         batch_size: videos of one size and length to run side by side.
+        frames_per_pass: frames of each video that pass the network together.
         motion_table: the official ``.mat`` with the motion of the objects, which otherwise comes
             from their tracks.
         output: folder for ``results.json`` and ``report.html``; neither if not given.
@@ -70,6 +72,7 @@ def evaluate_files(
             accelerator=accelerator,
             support=support,
             batch_size=batch_size,
+            frames_per_pass=frames_per_pass,
             motion_table=motion_table,
         )
         for name, one in zip(names, saved, strict=True)

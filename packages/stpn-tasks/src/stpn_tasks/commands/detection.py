@@ -29,6 +29,7 @@ def eval_detection(
     output: Path | None = None,
     num_videos: int | None = None,
     batch_size: int = 1,
+    frames_per_pass: int = 1,
     motion_table: Path | None = None,
     device: str | None = None,
     support: SupportOptions = SupportOptions(),  # noqa: B008
@@ -49,6 +50,7 @@ def eval_detection(
         output: folder for results.json and report.html: tables, curves, frames with boxes.
         num_videos: how many generated clips.
         batch_size: videos of one size and length to run side by side.
+        frames_per_pass: frames of each video that pass the network together.
         motion_table: vid_groundtruth_motion_iou.mat of FGFA, for the whole validation set of
             ImageNet VID; the same is computed from the tracks if not given.
         device: "cpu" or "cuda"; chosen if not given.
@@ -70,6 +72,7 @@ def eval_detection(
         accelerator=accelerator,
         support=support,
         batch_size=batch_size,
+        frames_per_pass=frames_per_pass,
         motion_table=motion_table,
         output=output,
         title=f"Detection on {name} ({split})",
@@ -94,6 +97,7 @@ def predict_detection(
     output: Path = Path("predictions"),
     threshold: float = 0.3,
     fps: float = 25.0,
+    frames_per_pass: int = 1,
     device: str | None = None,
     support: SupportOptions = SupportOptions(),  # noqa: B008
 ) -> None:
@@ -107,6 +111,7 @@ def predict_detection(
         output: folder for NAME.mp4 and NAME.json.
         threshold: boxes with a lower score are not drawn.
         fps: frames per second, where the video does not say.
+        frames_per_pass: frames that pass the network together.
         device: "cpu" or "cuda"; chosen if not given.
         support: other support frames than the recipe's.
     """
@@ -119,7 +124,7 @@ def predict_detection(
     accelerator = make_accelerator(device)
     saved = load_detector(weights)
     prediction = predict_video(
-        build_inference(saved, accelerator, support),
+        build_inference(saved, accelerator, support, frames_per_pass),
         VideoReader(video),
         saved.classes,
         output,

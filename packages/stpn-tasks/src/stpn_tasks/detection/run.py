@@ -124,6 +124,7 @@ def evaluate_saved(
     accelerator: Accelerator,
     support: SupportOptions,
     batch_size: int = 1,
+    frames_per_pass: int = 1,
     motion_table: Path | None = None,
 ) -> DetectionEvaluation:
     """Evaluate a detector from a file.
@@ -135,7 +136,7 @@ def evaluate_saved(
         raise ValueError(
             f"the detector knows the classes {saved.classes}, the data has {videos.classes}"
         )
-    inference = build_inference(saved, accelerator, support)
+    inference = build_inference(saved, accelerator, support, frames_per_pass)
     return evaluate_detector(
         inference,
         videos,
@@ -146,21 +147,27 @@ def evaluate_saved(
 
 
 def build_inference(
-    saved: SavedDetector, accelerator: Accelerator, support: SupportOptions
+    saved: SavedDetector,
+    accelerator: Accelerator,
+    support: SupportOptions,
+    frames_per_pass: int = 1,
 ) -> VideoInference:
     """Return what runs a detector from a file over videos, on the accelerator's device.
 
     Raises:
-        ValueError: if static prompts shall be off, which are part of their network.
+        ValueError: if static prompts shall be off, which are part of their network; or no frame
+            shall pass it.
     """
     recipe = replace(saved.recipe, prompts=support.change(saved.recipe.prompts))
     prompts = recipe.prompts
     if support.off and prompts.predictor == "static":
         raise ValueError("support.off is for prompts of support frames, not for static ones")
+    if frames_per_pass < 1:
+        raise ValueError(f"frames_per_pass must be at least 1, got {frames_per_pass}")
     detector = saved.detector.to(accelerator.device)
     prepare = build_preparation(saved.recipe, accelerator.device)
     sampler = None if support.off else build_test_sampler(recipe)
-    return VideoInference(detector, sampler, prepare, prompts.support_video)
+    return VideoInference(detector, sampler, prepare, prompts.support_video, frames_per_pass)
 
 
 def _claim(output: Path, recipe: DetectionRecipe, accelerator: Accelerator) -> None:

@@ -1,0 +1,94 @@
+from dataclasses import replace
+
+import pytest
+import torch
+
+from stpn_data.sampling import CausalSampler, WindowSampler
+from stpn_tasks.analysis import speed
+from stpn_tasks.analysis.speed import SpeedOptions, measure_speed, speed_json, speed_table
+from stpn_tasks.analysis.steady import SteadyStream, TimedDetector
+from stpn_tasks.recipes import SelsaRecipe
+from stpn_tasks.tables import write_json
+
+OPTIONS = SpeedOptions((30, 48), 2, torch.device("cpu"), 2)
+
+
+def make_recipe(tiny, detector):
+    recipe = tiny.recipe(deep=True)
+    if detector == "faster-rcnn":
+        return recipe
+    return replace(recipe, detector="selsa", selsa=SelsaRecipe(num_heads=2, references="prompted"))
+
+
+def count(backbone):
+    images = []
+    patches = backbone.swin.patch_embed.proj
+    patches.register_forward_pre_hook(lambda _, args: images.append(len(args[0])))
+    return images
+
+
+@pytest.mark.parametrize("detector", ["faster-rcnn", "selsa"])
+def test_every_policy_is_timed_beside_the_baseline(tiny, detector, tmp_path):
+    found = measure_speed(make_recipe(tiny, detector), OPTIONS, progress=False)
+    names = ["baseline", "steady", "first", "uniform", "window", "grid", "causal"]
+    assert [one.name for one in found] == names
+    assert all(one.seconds > 0 and one.ratio > 0 for one in found)
+    by_name = {one.name: one for one in found}
+    assert by_name["baseline"].ratio == 1
+    assert by_name["first"].seconds > by_name["uniform"].seconds
+    assert by_name["window"].cost.passes == 2
+    assert by_name["uniform"].cost.delay is None
+    table = speed_table(found, "title")
+    assert table.row_count == len(names)
+    write_json(tmp_path / "speed.json", {"speeds": speed_json(found)})
+
+
+@pytest.mark.parametrize("detector", ["faster-rcnn", "selsa"])
+@pytest.mark.parametrize(
+    ("sampler", "length"),
+    [(WindowSampler(2, 3), 1), (WindowSampler(2, 3, on_grid=True), 3), (CausalSampler(2, 4), 4)],
+)
+@torch.no_grad()
+def test_a_steady_stream_pays_what_the_policy_costs(tiny, detector, sampler, length):
+    recipe = replace(make_recipe(tiny, detector), selsa=SelsaRecipe(num_heads=2))
+    if detector == "faster-rcnn":
+        recipe = replace(recipe, selsa=SelsaRecipe())
+    timed = TimedDetector.build(recipe, 2, (30, 48), torch.device("cpu"))
+    assert timed.frame.shape == (1, 3, 32, 48)
+    stream = SteadyStream(timed, sampler, length)
+    images = count(timed.detector.encoder.backbone)
+    for _ in range(5):
+        images.clear()
+        stream.advance()
+        embedded = sum(sampler.embeds(t) for t in range(length))
+        assert sum(images) == length + embedded
+        state = stream.stream.state
+        waits = [t for t in range(state.received) if max(sampler(t, None)) >= state.received]
+        assert list(state.waiting) == waits
+
+
+@torch.no_grad()
+def test_the_first_frame_waits_for_all_support_frames_the_steady_one_for_none(tiny):
+    timed = TimedDetector.build(tiny.recipe(), 2, (30, 48), torch.device("cpu"))
+    images = count(timed.detector.encoder.backbone)
+    timed.detect_first(5)
+    assert sum(images) == 6
+    images.clear()
+    timed.detect()
+    assert sum(images) == 1
+
+
+def test_times_over_a_video_come_from_its_first_frame_and_the_others(tiny):
+    seconds = {"baseline": [1.0, 1.0], "steady": [1.5, 1.5], "first": [11.5, 11.5]}
+    seconds |= {name: [2.0, 3.0] for name in ("window", "grid", "causal")}
+    costs = dict.fromkeys(("uniform", "window", "grid", "causal"))
+    found = {s.name: s for s in speed._summary(seconds, costs, tiny.recipe().prompts, 11)}
+    assert found["uniform"].seconds == found["uniform"].ratio == pytest.approx(26.5 / 11)
+    assert found["window"].ratio == 2.5
+
+
+def test_what_cannot_be_timed_is_named(tiny):
+    with pytest.raises(ValueError, match="a recipe with prompts is needed, not predictor 'none'"):
+        measure_speed(tiny.recipe("none"), OPTIONS)
+    with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
+        measure_speed(tiny.recipe(), replace(OPTIONS, rounds=0))
