@@ -7,6 +7,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 from stpn_tasks.analysis.object_features import ObjectFeatures
 from stpn_tasks.analysis.tsne import cluster_quality, project
+from stpn_tasks.report.analyses import numbers_json
 
 SPEEDS = ("slow", "medium", "fast")
 
@@ -99,9 +100,14 @@ def test_what_is_not_defined_is_null():
     single = ObjectFeatures(one.features, one.labels, 0 * one.videos, speeds, one.conditions)
     quality = cluster_quality(single)
     assert quality["slow"].num_classes == 1
-    assert quality["slow"].json()["silhouette"] is None
-    assert quality["all"].json()["neighbours"] is None
-    assert quality["all"].json()["silhouette"] is not None
+    assert numbers_json(quality["slow"]) == {
+        **{"num_objects": 20, "num_classes": 1, "commonest": 1.0},
+        **{"silhouette": None, "neighbours": None},
+    }
+    assert numbers_json(quality["all"])["neighbours"] is None
+    assert numbers_json(quality["all"])["silhouette"] == pytest.approx(
+        quality["all"].silhouette, abs=1e-5
+    )
 
 
 def test_too_few_objects_one_class_and_nan_are_refused():

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from stpn_tasks.analysis.targets import Target
 from stpn_tasks.analysis.tsne import NUM_NEIGHBOURS, ClusterQuality, cluster_quality, project
 from stpn_tasks.analysis.tsne_pictures import Plane, quality_cells, save_picture, tsne_section
 from stpn_tasks.recipes import SupportOptions
-from stpn_tasks.report.analyses import save_analysis
+from stpn_tasks.report.analyses import numbers_json, save_analysis
 from stpn_tasks.report.command import RESULTS, report_folders
 from stpn_tasks.report.strips import choose_strips
 
@@ -73,9 +71,8 @@ def analyse_cam(
     for model, strips_of_model in shown.items():
         for cam in (cam for of_strip in strips_of_model for cam in of_strip):
             save_cam(output / name / _file_name(videos, cam, model), videos, cam)
-    numbers = {model: _focus_json(of_model) for model, of_model in focus.items()}
     about = about_analysis(models, files, accelerator)
-    save_analysis(output, name, about, {"in_boxes": numbers}, [section])
+    save_analysis(output, name, about, {"in_boxes": _json(focus)}, [section])
     return _focus_table(focus)
 
 
@@ -116,12 +113,8 @@ def analyse_tsne(
         planes[name] = Plane(objects, project(objects, seed))
     save_picture(output / "tsne.png", planes, videos.classes)
     section = tsne_section(planes, qualities, videos.classes)
-    numbers = {
-        model: {group: quality.json() for group, quality in of_model.items()}
-        for model, of_model in qualities.items()
-    }
     about = about_analysis(models, files, accelerator)
-    save_analysis(output, "tsne", about, {"seed": seed, "clusters": numbers}, [section])
+    save_analysis(output, "tsne", about, {"seed": seed, "clusters": _json(qualities)}, [section])
     return _quality_table(qualities)
 
 
@@ -142,13 +135,11 @@ def _file_name(videos: VideoDataset, cam: Cam, model: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name) + ".png"
 
 
-def _focus_json(of_model: Mapping[str, Focus]) -> dict[str, dict[str, Any]]:
+def _json(models: Mapping[str, Mapping[str, Focus | ClusterQuality]]) -> dict[str, Any]:
+    """Return the numbers of each group of each model as json can hold them."""
     return {
-        condition: {
-            name: None if math.isnan(value) else round(value, 5)
-            for name, value in asdict(one).items()
-        }
-        for condition, one in of_model.items()
+        model: {group: numbers_json(one) for group, one in of_model.items()}
+        for model, of_model in models.items()
     }
 
 

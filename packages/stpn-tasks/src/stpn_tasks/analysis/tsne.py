@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float32
@@ -38,13 +38,6 @@ class ClusterQuality:
     silhouette: float
     neighbours: float
     commonest: float
-
-    def json(self) -> dict[str, float | None]:
-        """Return the numbers as json can hold them, null for what is not defined."""
-        return {
-            name: None if math.isnan(value) else round(value, 5)
-            for name, value in asdict(self).items()
-        }
 
 
 def check_objects(objects: ObjectFeatures) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stpn_tasks.report.gallery import load_sections
 from stpn_tasks.report.page import Section
 from stpn_tasks.tables import write_json
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 _FILES = "analysis-*.json"
 
@@ -37,6 +41,14 @@ def save_analysis(
     values = {"about": about, "numbers": numbers, "sections": [asdict(one) for one in sections]}
     write_json(path, values)
     return path
+
+
+def numbers_json(numbers: DataclassInstance) -> dict[str, Any]:
+    """Return the numbers of a dataclass as json can hold them: null for what is not defined."""
+    return {
+        name: None if math.isnan(value) else round(value, 5)
+        for name, value in asdict(numbers).items()
+    }
 
 
 def load_analyses(folder: Path) -> list[Section]:
