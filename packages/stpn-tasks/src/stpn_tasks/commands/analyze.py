@@ -22,10 +22,12 @@ class AnalysisOptions:
 
     Attributes:
         weights: a model.safetensors that ``stpn train detection`` or ``stpn demo`` wrote.
-        data: "generated", a CocoVID .json, or the folder with ImageNet VID's tree.
+        data: "generated"; the folder with ImageNet VID's tree; a .json in COCO's form; or a folder
+            of your own videos with objects.csv. Several of the same classes are joined.
         split: which part of the data; a .json is one part already.
         baseline: weights to show beside the others, on the same frames.
-        images: where the file names of a .json begin.
+        images: where the file names of a .json begin, or the folder with ImageNet's tree; looked
+            for near it if not given.
         output: folder for pictures and numbers; where ``stpn eval detection`` wrote its results,
             they join report.html.
         num_videos: how many generated clips.
@@ -34,7 +36,7 @@ class AnalysisOptions:
     """
 
     weights: Path
-    data: str
+    data: tuple[str, ...]
     split: Split = "val"
     baseline: Path | None = None
     images: Path | None = None
