@@ -3,12 +3,14 @@
 from stpn_backbones.create import create_backbone, supported_backbones
 from stpn_backbones.cvt import PromptedCvt
 from stpn_backbones.cvt_layers import PromptConv
+from stpn_backbones.cvt_stages import CvtStages
 from stpn_backbones.cvt_weights import load_cvt_weights
 from stpn_backbones.reading import read_state_dict
 from stpn_backbones.swin import PromptedSwin, PromptMerging
 from stpn_backbones.weights import LoadReport, check_fit, convert_swin, load_weights
 
 __all__ = [
+    "CvtStages",
     "LoadReport",
     "PromptConv",
     "PromptMerging",

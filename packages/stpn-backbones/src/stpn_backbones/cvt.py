@@ -2,39 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import cast, get_args
+from collections.abc import Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stpn_backbones.cvt_layers import ConvEmbedding, CvtBlock, PromptConv
+from stpn_backbones.cvt_layers import PromptConv
+from stpn_backbones.cvt_stages import CvtStages
 from stpn_backbones.inputs import check_images, prompts_by_layer
 
 
-class CvtStage(nn.Module):
-    """A convolutional embedding and the transformer layers on its tokens.
-
-    Args:
-        patch_embed: makes the stage's tokens.
-        blocks: the layers.
-        cls_token: whether a learned class token joins the tokens.
-    """
-
-    def __init__(
-        self, patch_embed: ConvEmbedding, blocks: Sequence[CvtBlock], *, cls_token: bool
-    ) -> None:
-        super().__init__()
-        self.patch_embed = patch_embed
-        self.blocks = nn.ModuleList(blocks)
-        self.cls_token: nn.Parameter | None = None
-        if cls_token:
-            dim = patch_embed.proj.out_channels
-            self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, dim), std=0.02))
-
-
-class PromptedCvt(nn.Module):
+class PromptedCvt(CvtStages):
     """Run a CvT (Wu et al. 2021) on images and prompts.
 
     Tokens live in one residual sequence ``(B, P + H*W, C)``, prompts first. Prompts and patches
@@ -82,48 +62,17 @@ class PromptedCvt(nn.Module):
         drop_path_rate: float = 0.0,
         frozen_batch_norm: bool = True,
     ) -> None:
-        super().__init__()
-        if not len(dims) == len(depths) == len(num_heads) or not dims or min(depths) < 1:
-            raise ValueError(
-                f"dims, depths and num_heads must have one positive number per stage, got "
-                f"{tuple(dims)}, {tuple(depths)} and {tuple(num_heads)}"
-            )
-        if prompt_conv not in get_args(PromptConv):
-            raise ValueError(
-                f"prompt_conv must be one of {get_args(PromptConv)}, got {prompt_conv!r}"
-            )
-        self.num_cls = int(cls_token)
-        self.out_channels: tuple[int, ...] = tuple(dims)
-        self.strides: tuple[int, ...] = tuple(4 * 2**stage for stage in range(len(dims)))
-        self.prompt_dims: tuple[int, ...] = tuple(
-            dim for dim, depth in zip(dims, depths, strict=True) for _ in range(depth)
+        super().__init__(
+            dims,
+            depths,
+            num_heads,
+            cls_token=cls_token,
+            prompt_conv=prompt_conv,
+            drop_path_rate=drop_path_rate,
+            frozen_batch_norm=frozen_batch_norm,
         )
-        self.embed_dim = self.out_channels[-1]
-        channels = 3
-        for stage, (dim, depth, heads) in enumerate(zip(dims, depths, num_heads, strict=True)):
-            is_last = stage == len(dims) - 1
-            highest = drop_path_rate if is_last else 0.0
-            blocks = [
-                CvtBlock(
-                    dim,
-                    heads,
-                    drop_path_rate=highest * index / max(depth - 1, 1),
-                    frozen_batch_norm=frozen_batch_norm,
-                    prompt_conv=prompt_conv,
-                )
-                for index in range(depth)
-            ]
-            kernel_size, stride, padding = (3, 2, 1) if stage else (7, 4, 2)
-            embedding = ConvEmbedding(
-                channels, dim, kernel_size=kernel_size, stride=stride, padding=padding
-            )
-            self.add_module(
-                f"stage{stage}", CvtStage(embedding, blocks, cls_token=cls_token and is_last)
-            )
-            channels = dim
-        self.norm = nn.LayerNorm(channels)
+        self.norm = nn.LayerNorm(dims[-1])
         self.output_norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims[:-1])
-        self.apply(_initialise)
 
     def forward(
         self,
@@ -182,17 +131,6 @@ class PromptedCvt(nn.Module):
         tokens: Tensor = self.norm(x)  # (B, N, C), a class token first
         return tokens[:, 0] if self.num_cls else tokens.mean(1)
 
-    def grid_size(self, height: int, width: int) -> tuple[int, int]:
-        """Return rows and columns of `embed`'s tokens for images of that size in pixels."""
-        halvings = 2 ** (len(self.strides) - 1)
-        return -(-((height + 1) // 4) // halvings), -(-((width + 1) // 4) // halvings)
-
-    @property
-    def stages(self) -> Iterator[CvtStage]:
-        """The stages in order, ``stage0``, ``stage1`` and so on."""
-        for stage in range(len(self.strides)):
-            yield cast("CvtStage", getattr(self, f"stage{stage}"))
-
     def _stage_sequences(
         self, images: Tensor, prompts: Sequence[Tensor] | None
     ) -> list[tuple[Tensor, int, tuple[int, int]]]:
@@ -231,10 +169,3 @@ class PromptedCvt(nn.Module):
             carried = x[:, :num_prompts] if num_prompts else None
             maps = x[:, num_prompts + num_cls :].transpose(1, 2).unflatten(2, grid)
         return outputs
-
-
-def _initialise(module: nn.Module) -> None:
-    """Draw linear weights as transformers do; convolutions keep torch's default."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        nn.init.zeros_(module.bias)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from stpn_backbones.cvt import PromptedCvt
+from stpn_backbones.cvt_stages import CvtStages
 from stpn_backbones.reading import read_state_dict
 from stpn_backbones.weights import LoadReport, check_fit
 
@@ -42,7 +42,7 @@ _OUTSIDE = "outside the backbone"
 
 
 def load_cvt_weights(
-    model: PromptedCvt,
+    model: CvtStages,
     weights: str | Path | Mapping[str, Tensor],
     *,
     prefix: str | None = None,
@@ -50,8 +50,9 @@ def load_cvt_weights(
 ) -> LoadReport:
     """Load a CvT checkpoint of Microsoft, the hub or this package, or MixFormer's backbone.
 
-    Either everything fits and is loaded, or the model is left as it was. A class token is not
-    used by a model without one; counters of batch norms are used by those that count.
+    Either everything fits and is loaded, or the model is left as it was. A class token or an
+    output norm is not used by a model without one; counters of batch norms are used by those
+    that count.
 
     Args:
         model: the model that takes the weights.
@@ -106,13 +107,15 @@ def microsoft_name(key: str) -> str:
 
 
 def _why_left_out(
-    name: str, model: PromptedCvt, expected: Mapping[str, Tensor], truncate: bool
+    name: str, model: CvtStages, expected: Mapping[str, Tensor], truncate: bool
 ) -> str:
     """Return why a key of a CvT is left out, nothing if it is not."""
     if name.startswith("head."):
         return "the classifier of images"
     if name.endswith(".cls_token") and not model.num_cls:
         return "the class token, which the model does without"
+    if name.startswith("norm.") and name not in expected:
+        return "the output norm, which the model does without"
     depths = [len(stage.blocks) for stage in model.stages]
     block = _BLOCK.match(name)
     if (
