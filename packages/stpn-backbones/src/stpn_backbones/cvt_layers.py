@@ -7,7 +7,7 @@ that a tracker can give them templates and search regions in turn and attend bet
 from __future__ import annotations
 
 import math
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import torch
 import torch.nn.functional as F
@@ -91,9 +91,19 @@ class ConvProjection(nn.Module):
             extra_padding: zeros on each side beyond the convolution's own.
         """
         maps = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, H, W)
-        if extra_padding:
-            maps = F.pad(maps, (extra_padding,) * 4)
-        return self.bn(self.conv(maps)).flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        conv, bn = self.conv, self.bn
+        padding = int(conv.padding[0]) + extra_padding
+        if isinstance(bn, FrozenBatchNormAct2d):
+            # Constants join the convolution, which saves two passes over the map.
+            buffers = (bn.weight, bn.bias, bn.running_mean, bn.running_var)
+            weight, bias, mean, variance = cast("tuple[Tensor, ...]", buffers)
+            scale = weight * (variance + bn.eps).rsqrt()  # (C,)
+            kernel = conv.weight * scale.view(-1, 1, 1, 1)
+            shift = bias - mean * scale
+            maps = F.conv2d(maps, kernel, shift, conv.stride, padding, groups=conv.groups)
+        else:
+            maps = bn(F.conv2d(maps, conv.weight, None, conv.stride, padding, groups=conv.groups))
+        return maps.flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
 
 
 class ConvAttention(nn.Module):
@@ -222,11 +232,19 @@ class CvtBlock(nn.Module):
         num_prompts: int,
         num_cls: int,
         keep_prompts: bool,
+        also_seen: tuple[Float[Tensor, "B h M d"], Float[Tensor, "B h M d"]] | None = None,
     ) -> Float[Tensor, "B Y C"]:
-        """Return the sequence after the layer, without its prompts if they are not kept."""
+        """Return the sequence after the layer, without its prompts if they are not kept.
+
+        Keys and values of other images that the sequence also sees, such as a tracker's
+        templates, come before its own.
+        """
         queries, keys, values = self.attn.project(
             self.norm1(x), grid, num_prompts=num_prompts, num_cls=num_cls
         )
+        if also_seen is not None:
+            keys = torch.cat([also_seen[0], keys], dim=2)
+            values = torch.cat([also_seen[1], values], dim=2)
         if not keep_prompts:
             x, queries = x[:, num_prompts:], queries[:, :, num_prompts:]
         return self.finish(x, self.attn.attend(queries, keys, values))
