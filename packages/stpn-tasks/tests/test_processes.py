@@ -137,10 +137,11 @@ def test_a_command_killed_again_and_again_leaves_the_file_of_one_that_was_not(tm
 
 
 @pytest.mark.slow
-def test_the_command_in_two_processes_learns_and_evaluates_as_in_one(tmp_path):
+@pytest.mark.parametrize("recipe", ["small", "small-selsa"])
+def test_the_command_in_two_processes_learns_and_evaluates_as_in_one(tmp_path, recipe):
     nothing_drawn = ("--head.rpn-samples", "10000", "--head.roi-samples", "10000")
     options = ("--optim.epochs", "2", "--optim.epoch-size", "16", *nothing_drawn)
-    command = ("train", "detection", "small", *GENERATED, *SMALLER, *options)
+    command = ("train", "detection", recipe, *GENERATED, *SMALLER, *options)
     losses, models = [], []
     for name, launcher in (("one", STPN), ("two", STPN_IN_TWO)):
         run(*launcher, *command, "--output", tmp_path / name)

@@ -66,9 +66,11 @@ def assert_same(found, expected):
 def test_every_frame_has_the_detections_of_its_support_frames(tiny, predictor, references, sampler):
     inference = make_inference(tiny, make_recipe(tiny, predictor, references=references), sampler)
     videos = tiny.MovingSquares(((LENGTH, 64, 96),) * 2)
-    for number, video in zip((1, 0), inference.videos(videos, [1, 0]), strict=True):
-        for index, found in enumerate(video):
-            assert_same(found, detect_offline(inference, videos, number, index))
+    together = replace(inference, frames_per_pass=3)
+    for run in (inference, together):
+        for number, video in zip((1, 0), run.videos(videos, [1, 0]), strict=True):
+            for index, found in enumerate(video):
+                assert_same(found, detect_offline(inference, videos, number, index))
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
