@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import cast
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from stpn_backbones.cvt_layers import PromptConv
 from stpn_backbones.cvt_stages import CvtStages
-from stpn_backbones.inputs import check_images, prompts_by_layer
 
 
 class PromptedCvt(CvtStages):
@@ -98,7 +96,7 @@ class PromptedCvt(CvtStages):
         """
         norms = [*self.output_norms, self.norm]
         maps = []
-        stages = self._stage_sequences(images, prompts)
+        stages = self.stage_sequences(images, prompts)
         for norm, (x, num_leading, grid) in zip(norms, stages, strict=True):
             tokens = norm(x)[:, num_leading:]
             maps.append(tokens.transpose(1, 2).unflatten(2, grid))  # (B, C_i, H_i, W_i)
@@ -111,7 +109,7 @@ class PromptedCvt(CvtStages):
             TypeError: if the images' dtype is not that of the weights (unless under autocast).
             ValueError: if rank or channels of the images are wrong.
         """
-        x, num_leading, _ = self._stage_sequences(images, None)[-1]
+        x, num_leading, _ = self.stage_sequences(images, None)[-1]
         return cast("Tensor", self.norm(x)[:, num_leading:])
 
     def classify_features(
@@ -127,45 +125,6 @@ class PromptedCvt(CvtStages):
             TypeError: as `forward`.
             ValueError: as `forward`.
         """
-        x, _, _ = self._stage_sequences(images, prompts)[-1]
+        x, _, _ = self.stage_sequences(images, prompts)[-1]
         tokens: Tensor = self.norm(x)  # (B, N, C), a class token first
         return tokens[:, 0] if self.num_cls else tokens.mean(1)
-
-    def _stage_sequences(
-        self, images: Tensor, prompts: Sequence[Tensor] | None
-    ) -> list[tuple[Tensor, int, tuple[int, int]]]:
-        """Return per stage the sequence, how many tokens precede the map's, and the grid."""
-        stages = list(self.stages)
-        check_images(images, stages[0].patch_embed.proj.weight)
-        entering = prompts_by_layer(images, prompts, self.prompt_dims)
-        surviving = [later is None for later in entering[1:]] + [False]
-        maps, carried = images, None
-        layer = 0
-        outputs = []
-        for stage in stages:
-            x, grid = stage.patch_embed(maps)  # (B, H*W, C)
-            num_cls, num_prompts = 0, 0
-            if stage.cls_token is not None:
-                num_cls = 1
-                x = torch.cat([stage.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
-            if carried is not None:
-                num_prompts = carried.shape[1]
-                x = torch.cat([stage.patch_embed.embed_prompts(carried), x], dim=1)
-            for block in stage.blocks:
-                new_prompts = entering[layer]
-                if new_prompts is not None:
-                    x = torch.cat([new_prompts, x], dim=1)  # (B, P + H*W, C)
-                    num_prompts = new_prompts.shape[1]
-                x = block(
-                    x,
-                    grid,
-                    num_prompts=num_prompts,
-                    num_cls=num_cls,
-                    keep_prompts=surviving[layer],
-                )
-                num_prompts = num_prompts if surviving[layer] else 0
-                layer += 1
-            outputs.append((x, num_prompts + num_cls, grid))
-            carried = x[:, :num_prompts] if num_prompts else None
-            maps = x[:, num_prompts + num_cls :].transpose(1, 2).unflatten(2, grid)
-        return outputs

@@ -6,9 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import cast, get_args
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from stpn_backbones.cvt_layers import ConvEmbedding, CvtBlock, PromptConv
+from stpn_backbones.inputs import check_images, prompts_by_layer
 
 
 class CvtStage(nn.Module):
@@ -112,6 +114,67 @@ class CvtStages(nn.Module):
             )
             channels = dim
         self.apply(_initialise)
+
+    def stage_sequences(
+        self,
+        images: Float[Tensor, "B channels H W"],
+        prompts: Sequence[Float[Tensor, "B P _"]] | None = None,
+        *,
+        also_seen: Sequence[tuple[Tensor, Tensor]] | None = None,
+    ) -> list[tuple[Float[Tensor, "B _ _"], int, tuple[int, int]]]:
+        """Return per stage the sequence, how many tokens precede the map's, and the grid.
+
+        Args:
+            images: of any size from 3 pixels per side.
+            prompts: as `PromptedCvt.forward` takes them; after the last layer they are gone.
+            also_seen: keys and values ``(B, h, M, d)`` per layer, of other images, which these
+                images and their prompts attend to beside their own.
+
+        Raises:
+            TypeError: if the images' dtype is not that of the weights (unless under autocast).
+            ValueError: if rank, channels, batch, width or number of images, prompts or layers
+                is wrong.
+        """
+        if also_seen is not None and len(also_seen) != len(self.prompt_dims):
+            raise ValueError(
+                f"also_seen must have keys and values for each of {len(self.prompt_dims)} layers, "
+                f"got {len(also_seen)}"
+            )
+        stages = list(self.stages)
+        check_images(images, stages[0].patch_embed.proj.weight)
+        entering = prompts_by_layer(images, prompts, self.prompt_dims)
+        surviving = [later is None for later in entering[1:]] + [False]
+        maps, carried = images, None
+        layer = 0
+        outputs = []
+        for stage in stages:
+            x, grid = stage.patch_embed(maps)  # (B, H*W, C)
+            num_cls, num_prompts = 0, 0
+            if stage.cls_token is not None:
+                num_cls = 1
+                x = torch.cat([stage.cls_token.expand(x.shape[0], -1, -1), x], dim=1)
+            if carried is not None:
+                num_prompts = carried.shape[1]
+                x = torch.cat([stage.patch_embed.embed_prompts(carried), x], dim=1)
+            for block in stage.blocks:
+                new_prompts = entering[layer]
+                if new_prompts is not None:
+                    x = torch.cat([new_prompts, x], dim=1)  # (B, P + H*W, C)
+                    num_prompts = new_prompts.shape[1]
+                x = block(
+                    x,
+                    grid,
+                    num_prompts=num_prompts,
+                    num_cls=num_cls,
+                    keep_prompts=surviving[layer],
+                    also_seen=None if also_seen is None else also_seen[layer],
+                )
+                num_prompts = num_prompts if surviving[layer] else 0
+                layer += 1
+            outputs.append((x, num_prompts + num_cls, grid))
+            carried = x[:, :num_prompts] if num_prompts else None
+            maps = x[:, num_prompts + num_cls :].transpose(1, 2).unflatten(2, grid)
+        return outputs
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:
         """Return rows and columns of the last stage's tokens for images of that size in pixels."""
