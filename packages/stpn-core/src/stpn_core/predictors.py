@@ -10,18 +10,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stpn_core.prompts import PromptProjection
+from stpn_core.prompts import BackboneWidths, PromptProjection
 from stpn_kernels import support_attend, support_pool
-
-if TYPE_CHECKING:
-    from stpn_core.encoder import PromptableBackbone
 
 Predictor = TypeVar("Predictor", bound="PromptPredictor")
 
@@ -52,7 +49,7 @@ class PromptPredictor(nn.Module, ABC):
     @classmethod
     def for_backbone(
         cls: type[Predictor],
-        backbone: PromptableBackbone,
+        backbone: BackboneWidths,
         num_prompts: int = 7,
         *,
         deep: bool = False,

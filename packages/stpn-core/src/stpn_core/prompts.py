@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from stpn_core.encoder import PromptableBackbone
+
+@runtime_checkable
+class BackboneWidths(Protocol):
+    """What the prompts of a backbone must fit; a tracker's backbone has it, too.
+
+    Attributes:
+        embed_dim: width C of the last-stage tokens.
+        prompt_dims: width of every transformer layer, in order.
+    """
+
+    embed_dim: int
+    prompt_dims: tuple[int, ...]
 
 
 class PromptProjection(nn.Module):
@@ -76,7 +86,7 @@ class StaticPrompts(nn.Module):
 
     @classmethod
     def for_backbone(
-        cls, backbone: PromptableBackbone, num_prompts: int = 7, *, deep: bool = False
+        cls, backbone: BackboneWidths, num_prompts: int = 7, *, deep: bool = False
     ) -> StaticPrompts:
         """Build prompts whose widths fit a backbone; ``deep`` for every transformer layer."""
         return cls(backbone.prompt_dims if deep else backbone.prompt_dims[:1], num_prompts)
