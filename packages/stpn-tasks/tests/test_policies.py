@@ -58,8 +58,8 @@ def test_prompts_once_per_video_cost_the_support_frames_once(num_support, num_fr
 
 def test_the_policies_of_the_paper_and_of_the_released_code():
     video = 317  # frames of a validation video of ImageNet VID, on average
-    assert policy_cost(None, video) == PolicyCost(1, 0, 0, 1)
-    assert policy_cost(WindowSampler(7, 8), video) == PolicyCost(2, 56, 113, 57)
+    assert policy_cost(None, video) == PolicyCost(1.0, 0, 0, 1)
+    assert policy_cost(WindowSampler(7, 8), video) == PolicyCost(2.0, 56, 113, 57)
     grid = policy_cost(WindowSampler(7, 8, on_grid=True), video)
     assert (grid.passes, grid.delay, grid.remembered) == (1 + 40 / 317, 56, 15)
     causal = policy_cost(CausalSampler(14, 8), video)

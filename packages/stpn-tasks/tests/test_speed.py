@@ -7,6 +7,7 @@ from stpn_data.sampling import CausalSampler, WindowSampler
 from stpn_tasks.analysis import speed
 from stpn_tasks.analysis.speed import SpeedOptions, measure_speed, speed_json, speed_table
 from stpn_tasks.analysis.steady import SteadyStream, TimedDetector
+from stpn_tasks.detection.policies import policy_cost
 from stpn_tasks.recipes import SelsaRecipe
 from stpn_tasks.tables import write_json
 
@@ -81,7 +82,8 @@ def test_the_first_frame_waits_for_all_support_frames_the_steady_one_for_none(ti
 def test_times_over_a_video_come_from_its_first_frame_and_the_others(tiny):
     seconds = {"baseline": [1.0, 1.0], "steady": [1.5, 1.5], "first": [11.5, 11.5]}
     seconds |= {name: [2.0, 3.0] for name in ("window", "grid", "causal")}
-    costs = dict.fromkeys(("uniform", "window", "grid", "causal"))
+    cost = policy_cost(None, 11)
+    costs = dict.fromkeys(("uniform", "window", "grid", "causal"), cost)
     found = {s.name: s for s in speed._summary(seconds, costs, tiny.recipe().prompts, 11)}
     assert found["uniform"].seconds == found["uniform"].ratio == pytest.approx(26.5 / 11)
     assert found["window"].ratio == 2.5

@@ -17,6 +17,7 @@ from timm.models.swin_transformer import (
 )
 from torch import Tensor, nn
 
+from stpn_backbones.inputs import check_images, prompts_by_layer
 from stpn_kernels import Backend, prompted_window_attention
 
 PromptMerging: TypeAlias = Literal["repeat", "released"]
@@ -137,8 +138,8 @@ class PromptedSwin(nn.Module):
         self, images: Tensor, prompts: Sequence[Tensor] | None
     ) -> list[tuple[Tensor, int, tuple[int, int]]]:
         """Return per stage the sequence ``(B, P + H*W, C)`` before merging, P, and the grid."""
-        self._check_images(images)
-        entering = self._prompts_by_layer(images, prompts)
+        check_images(images, _patch_embed(self.swin).proj.weight)
+        entering = prompts_by_layer(images, prompts, self.prompt_dims)
         surviving = [later is None for later in entering[1:]] + [False]
         x, grid = self._embed_patches(images)
         num_prompts = 0
@@ -236,41 +237,6 @@ class PromptedSwin(nn.Module):
         # order (C, row, column). Ours expect (column, row, C): reorder as the weights were.
         places: Tensor = prompts.unflatten(2, (-1, 2, 2))  # (B, P, C, 2, 2)
         return places.permute(0, 1, 4, 3, 2).flatten(2)  # (B, P, 4C)
-
-    def _check_images(self, images: Tensor) -> None:
-        weight = _patch_embed(self.swin).proj.weight
-        channels = weight.shape[1]
-        if images.ndim != 4 or images.shape[1] != channels:
-            raise ValueError(
-                f"images must be (B, {channels}, H, W), got shape {tuple(images.shape)}"
-            )
-        if images.dtype != weight.dtype and not (
-            images.is_floating_point() and torch.is_autocast_enabled(images.device.type)
-        ):
-            raise TypeError(f"images must be {weight.dtype} as the weights, got {images.dtype}")
-
-    def _prompts_by_layer(
-        self, images: Tensor, prompts: Sequence[Tensor] | None
-    ) -> list[Tensor | None]:
-        """Return the prompts that enter before each layer, None where the tokens stay."""
-        num_layers = len(self.prompt_dims)
-        if prompts is None:
-            return [None] * num_layers
-        if isinstance(prompts, Tensor) or len(prompts) not in (1, num_layers):
-            got = "a tensor" if isinstance(prompts, Tensor) else f"{len(prompts)} tensors"
-            raise ValueError(
-                f"prompts must be a sequence of 1 tensor (shallow) or {num_layers} tensors "
-                f"(deep), got {got}"
-            )
-        num_prompts = prompts[0].shape[1] if prompts[0].ndim == 3 else "P"
-        for layer, (prompt, width) in enumerate(zip(prompts, self.prompt_dims, strict=False)):
-            expected = (images.shape[0], num_prompts, width)
-            if tuple(prompt.shape) != expected:
-                raise ValueError(
-                    f"prompts of layer {layer} must be (B, P, D) = {expected}, "
-                    f"got shape {tuple(prompt.shape)}"
-                )
-        return [*prompts, *[None] * (num_layers - len(prompts))]
 
 
 def _crop_bias_table(table: Tensor, window_size: int, smaller: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from stpn_core.encoder import VideoEncoder
 
 
+@runtime_checkable
 class OfflineSampler(Protocol):
     """What `encode_video` needs to know of a sampler: the support frames of each frame."""
 
