@@ -56,6 +56,62 @@ def test_a_file_with_code_is_named_with_the_code_and_nothing_runs(tmp_path, valu
     assert not folder.exists()
 
 
+class Settings:
+    """As a tracker's trainer keeps beside its weights."""
+
+    def __init__(self):
+        self.batch_size = 32
+        self.host = Path("here")
+
+    def __setstate__(self, state):
+        raise AssertionError("the file's class was run")
+
+
+def test_objects_beside_the_weights_of_a_tracker_are_read_past_if_asked(tmp_path):
+    path = tmp_path / "MixFormer_ep0300.pth.tar"
+    stats = OrderedDict(train=OrderedDict(loss=np.float64(1)))
+    checkpoint = {"net": CHECKPOINT["state_dict"], "settings": Settings(), "stats": stats}
+    torch.save(checkpoint, path)
+    with pytest.raises(ValueError, match=r"asks to run \S+\.\w+,"):
+        read_state_dict(path)
+    found = read_state_dict(path, skip_objects=True)
+    assert list(found) == ["a", "b"]
+    assert torch.equal(found["a"], CHECKPOINT["state_dict"]["a"])
+    with pytest.raises(ValueError, match="asks to run"):  # nothing stays allowed
+        read_state_dict(path)
+
+
+@pytest.mark.parametrize("place", ["net", "settings"])
+def test_code_is_never_run_even_where_objects_are_read_past(tmp_path, place):
+    path, folder = tmp_path / "code.pth", tmp_path / "made"
+    torch.save({**CHECKPOINT, place: RunsCode(folder)}, path)
+    with pytest.raises(ValueError, match="it asks to run"):  # os is refused outright
+        read_state_dict(path, skip_objects=True)
+    assert not folder.exists()
+
+
+class CallsEval:
+    """Unpickled, it evaluates text."""
+
+    def __init__(self, text):
+        self.text = text
+
+    def __reduce__(self):
+        return eval, (self.text,)
+
+
+def test_a_function_becomes_inert_where_objects_are_read_past(tmp_path):
+    path, folder = tmp_path / "code.pth", tmp_path / "made"
+    code = CallsEval(f"__import__('os').mkdir({str(folder)!r})")
+    torch.save({"net": CHECKPOINT["state_dict"], "settings": code}, path)
+    assert list(read_state_dict(path, skip_objects=True)) == ["a", "b"]
+    assert not folder.exists()
+    torch.save({"net": {"a": code}}, path)
+    with pytest.raises(ValueError, match="'a' has a _Inert"):
+        read_state_dict(path, skip_objects=True)
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize("is_zip", [True, False])
 @pytest.mark.parametrize("kept", [0.0, 0.01, 0.3, 0.7, 0.99])
 def test_a_part_of_a_file_is_named(tmp_path, kept, is_zip):

@@ -51,7 +51,7 @@ def load_cvt_weights(
     """Load a CvT checkpoint of Microsoft, the hub or this package, or MixFormer's backbone.
 
     Either everything fits and is loaded, or the model is left as it was. A class token or an
-    output norm is not used by a model without one; counters of batch norms are used by those
+    output norm is not used by a model without it; counters of batch norms are used by those
     that count.
 
     Args:
@@ -114,8 +114,8 @@ def _why_left_out(
         return "the classifier of images"
     if name.endswith(".cls_token") and not model.num_cls:
         return "the class token, which the model does without"
-    if name.startswith("norm.") and name not in expected:
-        return "the output norm, which the model does without"
+    if name.startswith(("norm.", "output_norms.")) and name not in expected:
+        return "an output norm, which the model does without"
     depths = [len(stage.blocks) for stage in model.stages]
     block = _BLOCK.match(name)
     if (

@@ -7,22 +7,30 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-# What mmcv and Microsoft keep beside the weights: epoch, optimiser, configuration.
-_WRAPPERS = ("state_dict", "model")
+# Where mmcv, Microsoft and trackers keep the weights, beside epoch, optimiser, configuration.
+_WRAPPERS = ("state_dict", "model", "net")
 # Where torch names what a pickle wanted to call.
 _CODE = re.compile(r"(?:GLOBAL|[Cc]lass|[Ff]unction) ([\w.]+\.\w+)")
 
 
-def read_state_dict(path: str | Path) -> dict[str, Tensor]:
+def read_state_dict(path: str | Path, *, skip_objects: bool = False) -> dict[str, Tensor]:
     """Read the tensors of a ``.safetensors`` file or a PyTorch checkpoint, without its code.
 
-    Of a PyTorch checkpoint, the entry ``state_dict`` or ``model`` is taken if there is one.
+    Of a PyTorch checkpoint, the entry ``state_dict``, ``model`` or ``net`` is taken if there is
+    one.
+
+    Args:
+        path: the file.
+        skip_objects: read past objects of other programs that lie beside the weights, such as a
+            trainer's settings, instead of refusing the file. None of their code is run or even
+            imported: an inert object takes the place of each.
 
     Raises:
         ValueError: if the file is missing, damaged, holds more than tensors and plain values (it
@@ -36,7 +44,7 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
             return load_file(path)
         except SafetensorError as error:
             raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
-    checkpoint = _unpickle(path)
+    checkpoint = _unpickle(path, skip_objects)
     for entry in _WRAPPERS:
         if isinstance(checkpoint, Mapping) and isinstance(checkpoint.get(entry), Mapping):
             checkpoint = checkpoint[entry]
@@ -52,9 +60,27 @@ def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     return dict(checkpoint)
 
 
-def _unpickle(path: Path) -> Any:
+class _Inert:
+    """Stands where a file wants an object of another program or a call of a function."""
+
+    def __new__(cls, *args: Any) -> _Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+def _unpickle(path: Path, skip_objects: bool) -> Any:
     with path.open("rb") as file:
         try:
+            if skip_objects and is_zipfile(file):
+                names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+                with torch.serialization.safe_globals([(_Inert, name) for name in names]):
+                    return torch.load(path, map_location="cpu", weights_only=True)
+            file.seek(0)
             return torch.load(file, map_location="cpu", weights_only=True)
         # A damaged file fails wherever the damage lies: zip, pickle, or the making of a tensor.
         except Exception as error:
