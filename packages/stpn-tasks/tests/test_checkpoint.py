@@ -7,7 +7,8 @@ from safetensors.torch import load_file, safe_open, save_file
 
 from stpn_tasks.detection.build import build_detector
 from stpn_tasks.detection.checkpoint import initialise, load_detector, save_detector
-from stpn_tasks.recipes import from_json
+from stpn_tasks.recipe_json import from_json
+from stpn_tasks.recipes import DetectionRecipe
 
 CLASSES = ("bright", "dark")
 
@@ -69,7 +70,7 @@ def test_a_detector_from_a_file_detects_as_it_did(saved):
 def test_the_recipe_lies_beside_the_weights_and_nothing_else(saved):
     recipe, _, path = saved
     assert {file.name for file in path.parent.iterdir()} == {"model.safetensors", "recipe.json"}
-    assert from_json(path.with_name("recipe.json").read_text(), "test") == recipe
+    assert from_json(path.with_name("recipe.json").read_text(), "test", DetectionRecipe) == recipe
 
 
 def test_saving_again_replaces_the_file(tiny, saved):

@@ -16,7 +16,8 @@ from stpn_tasks.cli import main
 from stpn_tasks.detection.checkpoint import load_detector, save_detector
 from stpn_tasks.detection.detector import SelsaDetector, VideoDetector
 from stpn_tasks.detection.motion import motion_from_tracks
-from stpn_tasks.recipes import DETECTION_RECIPES, from_json
+from stpn_tasks.recipe_json import from_json
+from stpn_tasks.recipes import DETECTION_RECIPES, DetectionRecipe
 from stpn_tasks.results import load_results
 
 SMALLER = (
@@ -152,7 +153,7 @@ def test_info_tells_the_parameters_of_the_paper(capsys):
 
 
 def test_training_writes_weights_recipe_and_losses(weights):
-    recipe = from_json((weights.parent / "recipe.json").read_text(), "recipe.json")
+    recipe = from_json((weights.parent / "recipe.json").read_text(), "recipe.json", DetectionRecipe)
     assert recipe.optim.epoch_size == 4
     assert recipe.backbone.depths == (1, 1)
     losses = json.loads((weights.parent / "training.json").read_text())["losses"]

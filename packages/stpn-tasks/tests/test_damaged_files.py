@@ -10,7 +10,8 @@ import pytest
 from stpn_data.testing import damage_bytes, damage_json, read_or_refuse
 from stpn_tasks.detection.checkpoint import load_detector, save_detector
 from stpn_tasks.metrics import AveragePrecision, VidPrecision
-from stpn_tasks.recipes import DetectionRecipe, from_json, small, to_json
+from stpn_tasks.recipe_json import from_json, to_json
+from stpn_tasks.recipes import DetectionRecipe, small
 from stpn_tasks.results import Model, Results, Run, load_results, save_results
 
 TOKENS = (b"[", b"NaN", b"1e999", b"9" * 5000, b"[" * 20_000, b"\x00", b"\xff")
@@ -41,7 +42,9 @@ def test_a_damaged_recipe_is_read_or_refused_in_words(tmp_path):
         path.write_bytes(damage(to_json(small()), random))
 
     def read():
-        recipe = from_json(path.read_text(encoding="utf-8", errors="replace"), str(path))
+        recipe = from_json(
+            path.read_text(encoding="utf-8", errors="replace"), str(path), DetectionRecipe
+        )
         assert isinstance(recipe, DetectionRecipe)
         return recipe
 

@@ -12,6 +12,7 @@ from stpn_data.sampling import CausalSampler, VideoUniformSampler, WindowSampler
 from stpn_tasks.analysis.cost import cost_table, measure_cost
 from stpn_tasks.detection.build import build_detector, build_test_sampler, build_train_sampler
 from stpn_tasks.detection.detector import SelsaDetector, VideoDetector
+from stpn_tasks.recipe_json import from_json, to_json
 from stpn_tasks.recipes import (
     DETECTION_RECIPES,
     BackboneRecipe,
@@ -21,13 +22,11 @@ from stpn_tasks.recipes import (
     PromptRecipe,
     SelsaRecipe,
     SupportOptions,
-    from_json,
     small,
     small_selsa,
     swin_tiny,
     swin_tiny_released,
     swin_tiny_selsa,
-    to_json,
 )
 
 
@@ -43,7 +42,7 @@ def build_on_meta(recipe, num_classes=30):
 @pytest.mark.parametrize("name", DETECTION_RECIPES)
 def test_every_recipe_survives_json_and_builds(name):
     recipe = DETECTION_RECIPES[name]()
-    assert from_json(to_json(recipe), "test") == recipe
+    assert from_json(to_json(recipe), "test", DetectionRecipe) == recipe
     detector = build_on_meta(recipe)
     assert (detector.encoder.predictor is None) == (recipe.prompts.predictor == "none")
     build_test_sampler(recipe)
@@ -139,7 +138,7 @@ settings = st.builds(
 
 @given(settings)
 def test_any_recipe_survives_json(recipe):
-    again = from_json(to_json(recipe), "test")
+    again = from_json(to_json(recipe), "test", DetectionRecipe)
     assert again == recipe
     assert to_json(again) == to_json(recipe)
 
@@ -179,11 +178,11 @@ def changed(**fields):
 )
 def test_a_wrong_recipe_is_refused_by_file_and_field(text, message):
     with pytest.raises(ValueError, match=message):
-        from_json(text, "the file")
+        from_json(text, "the file", DetectionRecipe)
 
 
 def test_fields_that_an_older_file_lacks_have_their_defaults():
-    assert from_json('{"seed": 4}', "test") == DetectionRecipe(seed=4)
+    assert from_json('{"seed": 4}', "test", DetectionRecipe) == DetectionRecipe(seed=4)
 
 
 @pytest.mark.parametrize("field", ["batch_size", "epochs", "epoch_size"])

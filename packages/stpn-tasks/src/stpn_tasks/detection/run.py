@@ -20,7 +20,8 @@ from stpn_tasks.detection.evaluation import DetectionEvaluation, evaluate_detect
 from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.engine import train
 from stpn_tasks.files import write_text
-from stpn_tasks.recipes import CHECKPOINT_EVERY, DetectionRecipe, SupportOptions, to_json
+from stpn_tasks.recipe_json import to_json
+from stpn_tasks.recipes import CHECKPOINT_EVERY, DetectionRecipe, SupportOptions
 from stpn_tasks.tables import environment, write_json
 
 
@@ -162,8 +163,6 @@ def build_inference(
     prompts = recipe.prompts
     if support.off and prompts.predictor == "static":
         raise ValueError("support.off is for prompts of support frames, not for static ones")
-    if frames_per_pass < 1:
-        raise ValueError(f"frames_per_pass must be at least 1, got {frames_per_pass}")
     detector = saved.detector.to(accelerator.device)
     prepare = build_preparation(saved.recipe, accelerator.device)
     sampler = None if support.off else build_test_sampler(recipe)
