@@ -23,6 +23,12 @@ def tiny():
 
 
 @pytest.fixture(scope="session")
+def tiny_tracking():
+    """The module of that name beside this file."""
+    return _beside("tiny_tracking")
+
+
+@pytest.fixture(scope="session")
 def released_layout():
     """The module of that name beside this file."""
     return _beside("released_layout")

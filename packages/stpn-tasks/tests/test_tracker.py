@@ -1,10 +1,8 @@
 import copy
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from torch.testing import assert_close
 
 from stpn_core import TransformerPredictor
@@ -25,41 +23,9 @@ OPTIONS = TrackerOptions(
 )
 
 
-class ToyNetwork(nn.Module):
-    """Tokens that templates and prompts move, a box near the middle, and notes on every pass."""
-
-    def __init__(self, *, prompted, scored=True):
-        super().__init__()
-        torch.manual_seed(0)
-        self.embed = nn.Conv2d(3, 8, 8, 8)
-        self.box, self.score = nn.Linear(8, 4), nn.Linear(8, 1)
-        self.predictor = TransformerPredictor(8, (8,), 3, num_heads=2) if prompted else None
-        self.scored = scored
-        self.passes, self.predictions, self.encoded = [], 0, []
-
-    def encode_templates(self, template, online):
-        assert template.shape == (1, 3, 16, 16)
-        assert online.shape[2:] == (3, 16, 16)
-        self.encoded.append(online)
-        images = torch.cat([template, online[0]])
-        return self.embed(images).mean((0, 2, 3))
-
-    def track(self, search, templates, prompts=None):
-        self.passes.append(prompts)
-        tokens = self.embed(search).flatten(2).mT + templates  # (1, N, C)
-        if prompts is not None:
-            tokens = tokens + prompts[0].mean(1, keepdim=True)
-        pooled = tokens.tanh().mean(1)
-        boxes = torch.tensor([0.5, 0.5, 0.25, 0.25]) + 0.1 * self.box(pooled)
-        scores = self.score(pooled)[:, 0] if self.scored else None
-        return SimpleNamespace(boxes_cxcywh=boxes, scores=scores, search_tokens=tokens)
-
-    def embed_support(self, search_tokens):
-        return self.predictor.embed(search_tokens, (4, 4))
-
-    def predict_prompts(self, embeddings):
-        self.predictions += 1
-        return self.predictor.predict(embeddings)
+@pytest.fixture(scope="session")
+def toy_network(tiny_tracking):
+    return tiny_tracking.ToyNetwork
 
 
 @pytest.fixture
@@ -97,13 +63,11 @@ def make_mixformer():
     return create_mixformer("small", predictor=TransformerPredictor, num_prompts=4)
 
 
-@pytest.mark.parametrize(
-    ("make", "length"), [(lambda: ToyNetwork(prompted=True), LENGTH), (make_mixformer, 6)]
-)
+@pytest.mark.parametrize(("kind", "length"), [("toy", LENGTH), ("mixformer", 6)])
 @torch.no_grad()
-def test_prompts_of_a_stream_are_those_of_the_offline_definition(frames, make, length):
-    noted = Noted(make().eval())
-    network = noted.network
+def test_prompts_of_a_stream_are_those_of_the_offline_definition(toy_network, frames, kind, length):
+    network = toy_network(prompted=True) if kind == "toy" else make_mixformer()
+    noted = Noted(network.eval())
     tracker = OnlineTracker(noted, OPTIONS)
     _, states = follow(tracker, frames[:length])
     boxes = [BOX, *[state.box for state in states]]  # boxes[t]: around which t was searched
@@ -123,8 +87,8 @@ def test_prompts_of_a_stream_are_those_of_the_offline_definition(frames, make, l
     assert (prompted[0][0] - prompted[-1][0]).abs().max() > 1e-3
 
 
-def test_frames_off_the_grid_cost_one_pass_and_no_prediction(frames):
-    network = ToyNetwork(prompted=True).eval()
+def test_frames_off_the_grid_cost_one_pass_and_no_prediction(toy_network, frames):
+    network = toy_network(prompted=True).eval()
     follow(OnlineTracker(network, OPTIONS), frames)
     plain = sum(prompts is None for prompts in network.passes)
     assert plain == len(range(0, LENGTH, OPTIONS.support.stride)) == 5
@@ -133,16 +97,16 @@ def test_frames_off_the_grid_cost_one_pass_and_no_prediction(frames):
     assert network.predictions == 5
 
 
-def test_without_a_predictor_it_is_the_plain_tracker(frames):
-    network = ToyNetwork(prompted=False).eval()
+def test_without_a_predictor_it_is_the_plain_tracker(toy_network, frames):
+    network = toy_network(prompted=False).eval()
     tracker = OnlineTracker(network, OPTIONS)
     follow(tracker, frames)
     assert network.passes == [None] * (LENGTH - 1)
     assert tracker.state.memory is None
 
 
-def test_nothing_later_than_a_frame_changes_it(frames):
-    tracker = OnlineTracker(ToyNetwork(prompted=True).eval(), OPTIONS)
+def test_nothing_later_than_a_frame_changes_it(toy_network, frames):
+    tracker = OnlineTracker(toy_network(prompted=True).eval(), OPTIONS)
     results, _ = follow(tracker, frames)
     changed = frames.copy()
     changed[9:] = 255 - changed[9:]
@@ -151,22 +115,22 @@ def test_nothing_later_than_a_frame_changes_it(frames):
     assert others[8:] != results[8:]
 
 
-def test_a_new_target_forgets_the_old_one(frames):
-    tracker = OnlineTracker(ToyNetwork(prompted=True).eval(), OPTIONS)
+def test_a_new_target_forgets_the_old_one(toy_network, frames):
+    tracker = OnlineTracker(toy_network(prompted=True).eval(), OPTIONS)
     results, _ = follow(tracker, frames)
     follow(tracker, 255 - frames)
     assert follow(tracker, frames)[0] == results
 
 
-def test_a_snapshot_goes_on_where_it_was_taken(frames):
-    tracker = OnlineTracker(ToyNetwork(prompted=True).eval(), OPTIONS)
+def test_a_snapshot_goes_on_where_it_was_taken(toy_network, frames):
+    tracker = OnlineTracker(toy_network(prompted=True).eval(), OPTIONS)
     results, states = follow(tracker, frames)
     tracker.state = states[6]
     assert [tracker.track(frame) for frame in frames[7:]] == results[6:]
 
 
-def test_without_a_score_the_last_frame_of_an_interval_becomes_a_template(frames):
-    network = ToyNetwork(prompted=False, scored=False).eval()
+def test_without_a_score_the_last_frame_of_an_interval_becomes_a_template(toy_network, frames):
+    network = toy_network(prompted=False, scored=False).eval()
     tracker = OnlineTracker(network, OPTIONS)
     results, _ = follow(tracker, frames)
     assert [result.score for result in results] == [None] * (LENGTH - 1)
@@ -178,8 +142,8 @@ def test_without_a_score_the_last_frame_of_an_interval_becomes_a_template(frames
         assert_close(online[0, slot], to_input([window.cut(frames[frame])])[0])
 
 
-def test_a_single_template_is_never_renewed(frames):
-    network = ToyNetwork(prompted=False).eval()
+def test_a_single_template_is_never_renewed(toy_network, frames):
+    network = toy_network(prompted=False).eval()
     options = TrackerOptions(
         template_size=16, search_size=32, update_interval=None, update_score=0.0
     )
@@ -188,16 +152,18 @@ def test_a_single_template_is_never_renewed(frames):
 
 
 @pytest.mark.parametrize(("least", "lost"), [(0.0, False), (1.0, True)])
-def test_a_low_score_marks_the_target_as_lost_and_still_gives_a_box(frames, least, lost):
+def test_a_low_score_marks_the_target_as_lost_and_still_gives_a_box(
+    toy_network, frames, least, lost
+):
     options = TrackerOptions(template_size=16, search_size=32, lost_score=least)
-    results, _ = follow(OnlineTracker(ToyNetwork(prompted=False).eval(), options), frames)
+    results, _ = follow(OnlineTracker(toy_network(prompted=False).eval(), options), frames)
     assert [result.is_lost for result in results] == [lost] * (LENGTH - 1)
     assert all(min(result.box_xywh[2:]) >= options.clip_margin for result in results)
 
 
 @pytest.mark.without_shape_checks
-def test_misuse_is_named(frames):
-    tracker = OnlineTracker(ToyNetwork(prompted=False).eval(), OPTIONS)
+def test_misuse_is_named(toy_network, frames):
+    tracker = OnlineTracker(toy_network(prompted=False).eval(), OPTIONS)
     with pytest.raises(ValueError, match="call init"):
         tracker.track(frames[0])
     for box in ((60.0, 0.0, 5.0, 5.0), (0.0, 0.0, 0.0, 5.0), (0.0, np.nan, 5.0, 5.0)):

@@ -1,0 +1,153 @@
+"""Run a tracker over a data set: a file of boxes and one of times for every sequence."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from stpn_data.sequences import TrackingDataset
+from stpn_data.videos import DataError
+from stpn_tasks.engine import evaluate
+from stpn_tasks.tables import read_json, write_json
+from stpn_tasks.tracking.crops import Image
+from stpn_tasks.tracking.results_layout import (
+    TrackRun,
+    read_results,
+    results_folder,
+    write_results,
+)
+from stpn_tasks.tracking.tracker import OnlineTracker
+
+MADE_BY_FILE = "made_by.json"
+
+
+def run_tracker(
+    tracker: OnlineTracker,
+    dataset: TrackingDataset,
+    root: Path,
+    name: str,
+    *,
+    accelerator: Accelerator,
+    made_by: Mapping[str, Any] | None = None,
+    progress: bool = True,
+) -> int:
+    """Track every sequence of a data set and write what was found as the toolkit does.
+
+    A sequence is written when its last frame was tracked. Those that are there already, with
+    their times, are not tracked again, so that a run that was broken off goes on. Several
+    processes share the sequences.
+
+    Args:
+        tracker: with its network in eval mode on the accelerator's device.
+        dataset: what to track; only the first box of a sequence is read.
+        root: folder of results, below which GOT-10k/NAME is written.
+        name: of the tracker.
+        accelerator: devices and processes.
+        made_by: what made the results, such as the weights' checksum; written into
+            ``made_by.json`` together with the tracker's options.
+        progress: show a progress bar.
+
+    Returns:
+        The number of sequences that were tracked, over all processes.
+
+    Raises:
+        DataError: a frame cannot be read, or a sequence has no box to begin with; those before it
+            are written.
+        ValueError: results of this name were made by something else.
+    """
+    _claim(results_folder(root, name), tracker, made_by or {}, accelerator)
+    missing = [
+        number
+        for number, one in enumerate(dataset.sequences)
+        if not _is_done(root, name, one.name, one.num_frames)
+    ]
+    accelerator.wait_for_everyone()  # so that all have listed the same ones
+    tracked = evaluate(
+        partial(_track_and_write, tracker, dataset, root, name),
+        [[number] for number in missing],
+        accelerator=accelerator,
+        title="track",
+        progress=progress,
+    )
+    return len(tracked)
+
+
+def track_sequence(
+    tracker: OnlineTracker, frames: Iterable[Image], box_xywh: Sequence[float]
+) -> TrackRun:
+    """Track a target through frames, of which there is one at least.
+
+    Times are those of the tracker alone, from an image in memory to a box; that of the first frame
+    is the time of setting up.
+
+    Args:
+        tracker: follows the target.
+        frames: (H, W, 3) uint8 RGB each.
+        box_xywh: x, y, width, height in the first of them.
+    """
+    boxes, times = [list(box_xywh)], []
+    for number, frame in enumerate(frames):
+        start = time.perf_counter()
+        if number == 0:
+            tracker.init(frame, box_xywh)
+        else:
+            boxes.append(list(tracker.track(frame).box_xywh))
+        if tracker.device.type != "cpu":  # setting up returns before it is done
+            torch.accelerator.synchronize(tracker.device)
+        times.append(time.perf_counter() - start)
+    return TrackRun(np.array(boxes, np.float64), np.array(times, np.float64))
+
+
+def _track_and_write(
+    tracker: OnlineTracker, dataset: TrackingDataset, root: Path, name: str, group: Sequence[int]
+) -> list[None]:
+    for number in group:
+        one = dataset.sequences[number]
+        if not one.has_box[0]:
+            raise DataError(f"{one.name}: the first frame has no box to begin with")
+        found = track_sequence(tracker, dataset.frames(number), one.boxes_xywh[0].tolist())
+        write_results(root, name, one.name, [found])
+    return [None] * len(group)
+
+
+def _is_done(root: Path, name: str, sequence: str, num_frames: int) -> bool:
+    """Tell whether a sequence has whole results; times are written last."""
+    try:
+        runs = read_results(root, name, sequence, num_frames)
+    except DataError:
+        return False
+    return all(np.isfinite(run.times).all() for run in runs)
+
+
+def _claim(
+    folder: Path, tracker: OnlineTracker, made_by: Mapping[str, Any], accelerator: Accelerator
+) -> None:
+    """Note what makes the results, unless something else made those that are there."""
+    path = folder / MADE_BY_FILE
+    values = {**made_by, "options": asdict(tracker.options)}
+    values = json.loads(json.dumps(values, default=str))  # as it will be read
+    if path.exists():
+        known = read_json(path)
+        keys = sorted(key for key in {*known, *values} if known.get(key) != values.get(key))
+        if keys:
+            raise ValueError(
+                f"{path}: the results there were made by something else ({', '.join(keys)} "
+                "differ): choose another name or folder"
+            )
+    elif any(folder.glob("*/*.txt")):
+        raise ValueError(
+            f"{folder} holds results of which {MADE_BY_FILE} does not tell what made them: choose "
+            "another name or folder"
+        )
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write_json(path, values)
