@@ -8,8 +8,11 @@ from rich.table import Table
 
 from stpn_backbones import LoadReport
 
-# Parts of a detector that a row of the table stands for; the longest that fits counts.
-_PARTS = ("encoder.backbone", "encoder.predictor", "head.fpn", "head.rpn", "head.roi_head")
+# Parts of a detector or a tracker that a row of the table stands for.
+_PARTS = (
+    *("encoder.backbone", "encoder.predictor", "head.fpn", "head.rpn", "head.roi_head"),
+    *("box_head", "score_head", "predictor"),
+)
 
 
 def load_table(report: LoadReport) -> Table:

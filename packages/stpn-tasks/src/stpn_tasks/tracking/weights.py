@@ -16,6 +16,7 @@ from stpn_backbones import (
     load_cvt_weights,
     read_state_dict,
 )
+from stpn_tasks.load_report import load_lines
 from stpn_tasks.tracking.mixformer import MixFormer
 
 _logger = logging.getLogger(__name__)
@@ -158,7 +159,5 @@ def _why_left_out(name: str, expected: Mapping[str, Tensor]) -> str:
 
 def _log(report: LoadReport) -> None:
     _logger.info("%d tensors loaded", len(report.loaded))
-    for key, reason in report.unexpected.items():
-        _logger.warning("not used: %s, %s", key, reason)
-    if report.new:
-        _logger.warning("new, with random weights: %s", ", ".join(report.new))
+    for line in load_lines(report):
+        _logger.warning(line)
