@@ -99,3 +99,14 @@ def test_a_video_that_ends_early_is_named(backbone):
     encoded = encode_video(encoder, Near(), frames, 5, lambda t: frames[0], frames_per_pass=2)
     with pytest.raises(ValueError, match="a video of 5 frames ended after 3"):
         list(encoded)
+
+
+@pytest.mark.parametrize("together", [0, -1])
+def test_no_frames_in_a_pass_are_refused(backbone, together):
+    encoder = VideoEncoder(backbone, TransformerPredictor.for_backbone(backbone, 2)).eval()
+    frames = [torch.zeros(1, 3, 16, 16)]
+    encoded = encode_video(
+        encoder, Spread(2), frames, 1, lambda t: frames[0], frames_per_pass=together
+    )
+    with pytest.raises(ValueError, match=f"frames_per_pass must be at least 1, got {together}"):
+        next(encoded)

@@ -15,6 +15,7 @@ from stpn_core import (
     SupportMemory,
     TransformerPredictor,
     VideoEncoder,
+    VideoStream,
 )
 from stpn_core.testing import TinyBackbone
 
@@ -203,6 +204,14 @@ def test_frames_go_together_and_come_when_the_last_of_them_does(backbone):
     assert batches == [6, 6, 6, 6, 2, 2]  # as support frames, then with prompts
     with pytest.raises(ValueError, match="frames_per_pass must be at least 1, got 0"):
         encoder.stream(Past(1), frames_per_pass=0)
+
+
+def test_a_state_that_keeps_too_few_support_frames_is_refused(backbone):
+    encoder = VideoEncoder(backbone, TransformerPredictor.for_backbone(backbone, 2)).eval()
+    stream = encoder.stream(Past(2))
+    stream.push(torch.randn(1, 3, 16, 16))
+    with pytest.raises(ValueError, match=r"keeps 3 support frames, .* 4 frames per pass needs 6"):
+        VideoStream(encoder, Past(2), stream.state, frames_per_pass=4)
 
 
 def test_a_run_of_slots_is_a_view():

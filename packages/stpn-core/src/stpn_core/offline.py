@@ -60,8 +60,11 @@ def encode_video(
         frames_per_pass: F, frames that pass the backbone together, F·B images at a time.
 
     Raises:
-        ValueError: if there are fewer frames than ``num_frames``.
+        ValueError: if there are fewer frames than ``num_frames``, or ``frames_per_pass`` is
+            below 1.
     """
+    if frames_per_pass < 1:
+        raise ValueError(f"frames_per_pass must be at least 1, got {frames_per_pass}")
     describe = describe or (lambda frame: SupportFrame(encoder.embed(frame)))
     described: dict[int, SupportFrame] = {}
     latest: dict[tuple[int, ...], list[Tensor]] = {}  # the prompts of the frame before

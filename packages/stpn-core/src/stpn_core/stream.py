@@ -152,7 +152,8 @@ class VideoStream:
 
     Raises:
         ValueError: if the sampler cannot stream, or the encoder has no predictor and nothing
-            else describes support frames, or ``frames_per_pass`` is below 1.
+            else describes support frames, or ``frames_per_pass`` is below 1, or the state keeps
+            too few support frames for it and the sampler.
     """
 
     def __init__(
@@ -178,6 +179,14 @@ class VideoStream:
         self.describe = describe or (lambda frame: SupportFrame(encoder.embed(frame)))
         self.state = StreamState() if state is None else state
         self.frames_per_pass = frames_per_pass
+        memory = self.state.memory
+        if sampler is not None and memory is not None:
+            needed = memory_capacity(sampler, frames_per_pass)
+            if len(memory.frames) < needed:
+                raise ValueError(
+                    f"the state keeps {len(memory.frames)} support frames, this sampler with "
+                    f"{frames_per_pass} frames per pass needs {needed}"
+                )
 
     @torch.no_grad()
     def push(self, frame: Float[Tensor, "B 3 H W"]) -> list[EncodedFrame]:
