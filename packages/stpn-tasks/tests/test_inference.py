@@ -146,6 +146,45 @@ def test_a_frame_of_another_size_is_named(model):
         list(inference.stream(frames))
 
 
+@pytest.mark.parametrize("sampler", [STREAMED[0], VideoUniformSampler(3), None])
+def test_a_video_whose_frames_change_their_size_is_named(model, tiny, sampler):
+    class Zooming(tiny.MovingSquares):
+        def frame(self, video, index):
+            pixels = super().frame(video, index)
+            return pixels if index < 2 else pixels.repeat(2, 0)
+
+    inference, _ = make_inference(model, sampler)
+    with pytest.raises(ValueError, match=r"v0: frame \d is 96x128, the video 96x64"):
+        inference.videos(Zooming(((5, 64, 96),)), [0])
+
+
+def test_frames_of_another_size_are_named_where_a_video_is_read_at_any_time(model):
+    inference, videos = make_inference(model, VideoUniformSampler(2))
+    large = videos.frame(0, 1).repeat(2, 0)
+
+    def read(index):
+        return [large if index == 1 else videos.frame(0, index)]
+
+    with pytest.raises(ValueError, match="frame 1 is 96x128, the frames before it 96x64"):
+        list(inference.whole(read, 3))
+    with pytest.raises(ValueError, match="frame 0 is 96x128, the frames before it 96x64"):
+        list(inference.whole(lambda t: [videos.frame(0, t)], 3, lambda t: [large]))
+
+
+def test_videos_of_two_sizes_do_not_go_together(model, tiny):
+    inference, _ = make_inference(model, None)
+    videos = tiny.MovingSquares(((3, 64, 96), (3, 80, 96)))
+    with pytest.raises(ValueError, match="must be of one size, got 96x64, 96x80"):
+        inference.videos(videos, [0, 1])
+
+
+@pytest.mark.parametrize("together", [0, -1])
+def test_no_frames_in_a_pass_are_refused(model, together):
+    inference, _ = make_inference(model, VideoUniformSampler(3))
+    with pytest.raises(ValueError, match=f"frames_per_pass must be at least 1, got {together}"):
+        replace(inference, frames_per_pass=together)
+
+
 def test_boxes_are_in_pixels_of_the_original(model):
     inference, videos = make_inference(model, None)
     found = inference.videos(videos, [0])[0][0]

@@ -18,7 +18,7 @@ from stpn_data.batch import pad_images
 from stpn_data.prefetch import prefetch
 from stpn_data.sampling import VideoUniformSampler
 from stpn_data.transforms import resize_pixels, resized_size
-from stpn_data.videos import VideoDataset
+from stpn_data.videos import DataError, VideoDataset
 from stpn_tasks.detection.detections import Detections
 from stpn_tasks.detection.detector import VideoDetector
 
@@ -84,6 +84,9 @@ class VideoInference:
         support_video: whose frames support: the video's own, or, as a control that must gain
             nothing, those of `another_video`.
         frames_per_pass: frames of a video that pass the network together.
+
+    Raises:
+        ValueError: if ``frames_per_pass`` is below 1.
     """
 
     detector: VideoDetector
@@ -91,6 +94,11 @@ class VideoInference:
     prepare: FramePreparation
     support_video: Literal["own", "other"] = "own"
     frames_per_pass: int = 1
+
+    def __post_init__(self) -> None:
+        """Check the count."""
+        if self.frames_per_pass < 1:
+            raise ValueError(f"frames_per_pass must be at least 1, got {self.frames_per_pass}")
 
     def stream(self, frames: Iterable[Sequence[Frame]]) -> Iterator[list[Detections]]:
         """Yield the detections of each frame, in order, as soon as they are known.
@@ -113,7 +121,7 @@ class VideoInference:
                 "support frames spread over the whole video cannot be streamed: "
                 'choose the test_sampler "window", "grid" or "causal"'
             )
-        prepared = prefetch(map(self._prepare, frames))
+        prepared = prefetch(self._prepared(frames))
         first = next(prepared, None)
         if first is None:
             return
@@ -122,12 +130,7 @@ class VideoInference:
             describe=partial(self._describe, first.size),
             frames_per_pass=self.frames_per_pass,
         )
-        for index, group in enumerate(chain([first], prepared)):
-            if group.original != first.original:
-                raise ValueError(
-                    f"frame {index} is {group.original[1]}x{group.original[0]}, "
-                    f"the frames before it {first.original[1]}x{first.original[0]}"
-                )
+        for group in chain([first], prepared):
             yield from self._detect(stream.push(group.images), first)
         yield from self._detect(stream.flush(), first)
 
@@ -145,17 +148,20 @@ class VideoInference:
             read: returns the frames of the B videos at a time.
             num_frames: T of the videos.
             read_support: returns their support frames; ``read`` if not given.
+
+        Raises:
+            ValueError: if a frame differs in size from the first one.
         """
         assert self.sampler is not None
         read_support = read_support or read
         first = self._prepare(read(0))
-        frames = prefetch(map(self.prepare, map(read, range(num_frames))))
+        prepared = prefetch(self._prepared(map(read, range(num_frames))))
         encoded = encode_video(
             self.detector.encoder,
             self.sampler,
-            frames,
+            (group.images for group in prepared),
             num_frames,
-            lambda s: self.prepare(read_support(s)),
+            lambda s: _of_size(self._prepare(read_support(s)), first, s).images,
             describe=partial(self._describe, first.size),
             frames_per_pass=self.frames_per_pass,
         )
@@ -166,7 +172,8 @@ class VideoInference:
         """Return the detections of all frames of some videos of one size and length.
 
         Raises:
-            ValueError: if the support frames shall be another video's and there is none.
+            ValueError: if the support frames shall be another video's and there is none, or a
+                frame has not the size of its video; names the video.
         """
         num_frames = dataset.videos[numbers[0]].num_frames
         read = partial(_read, dataset, numbers)
@@ -179,7 +186,16 @@ class VideoInference:
             by_time = list(self.stream(map(read, range(num_frames))))
         return [list(video) for video in zip(*by_time, strict=True)]
 
+    def _prepared(self, frames: Iterable[Sequence[Frame]]) -> Iterator[PreparedFrames]:
+        first = None
+        for index, group in enumerate(map(self._prepare, frames)):
+            first = first or group
+            yield _of_size(group, first, index)
+
     def _prepare(self, frames: Sequence[Frame]) -> PreparedFrames:
+        if len({frame.shape for frame in frames}) > 1:
+            sizes = ", ".join(f"{frame.shape[1]}x{frame.shape[0]}" for frame in frames)
+            raise ValueError(f"videos that go together must be of one size, got {sizes}")
         height, width = frames[0].shape[:2]
         size = self.prepare.resized_size(frames[0])
         return PreparedFrames(self.prepare(frames), size, (height, width))
@@ -213,8 +229,26 @@ class VideoInference:
             yield on_cpu[start : start + num_videos]
 
 
+def _of_size(group: PreparedFrames, first: PreparedFrames, index: int) -> PreparedFrames:
+    """Return frames after checking that they are as large as the first ones."""
+    if group.original != first.original:
+        raise ValueError(
+            f"frame {index} is {group.original[1]}x{group.original[0]}, "
+            f"the frames before it {first.original[1]}x{first.original[0]}"
+        )
+    return group
+
+
 def _read(dataset: VideoDataset, numbers: Sequence[int], t: int) -> list[Frame]:
-    return [dataset.frame(number, t) for number in numbers]
+    frames = [dataset.frame(number, t) for number in numbers]
+    for number, frame in zip(numbers, frames, strict=True):
+        video = dataset.videos[number]
+        if frame.shape[:2] != (video.height, video.width):
+            raise DataError(
+                f"{video.name}: frame {t} is {frame.shape[1]}x{frame.shape[0]}, "
+                f"the video {video.width}x{video.height}"
+            )
+    return frames
 
 
 def another_video(dataset: VideoDataset, number: int) -> int:
