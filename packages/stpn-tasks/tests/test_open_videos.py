@@ -147,6 +147,13 @@ def test_own_videos_are_checked_trained_on_and_evaluated(own, tmp_path, capsys):
     assert "the detector knows the classes ('dog', 'car')" in capsys.readouterr().err
 
 
+def test_a_folder_that_is_no_data_set_is_told_what_it_may_hold(own):
+    for split in ("train", "val"):
+        (own / split / "objects.csv").unlink()
+    with pytest.raises(ValueError, match=r"own: .* has a Data/VID, nor is there objects\.csv"):
+        open_videos(str(own), "train")
+
+
 def test_data_convert_goes_both_ways(ilsvrc, tmp_path, capsys):
     back = tmp_path / "back"
     for task, data, found in (

@@ -5,6 +5,7 @@ import torch
 
 from stpn_data.sampling import CausalSampler, WindowSampler
 from stpn_tasks.analysis import speed
+from stpn_tasks.analysis.cost import measure_cost
 from stpn_tasks.analysis.speed import SpeedOptions, measure_speed, speed_json, speed_table
 from stpn_tasks.analysis.steady import SteadyStream, TimedDetector
 from stpn_tasks.detection.policies import policy_cost
@@ -94,3 +95,14 @@ def test_what_cannot_be_timed_is_named(tiny):
         measure_speed(tiny.recipe("none"), OPTIONS)
     with pytest.raises(ValueError, match="rounds must be at least 1, got 0"):
         measure_speed(tiny.recipe(), replace(OPTIONS, rounds=0))
+    with pytest.raises(ValueError, match=r"size must be \(height, width\) .*, got \(0, 96\)"):
+        measure_speed(tiny.recipe(), replace(OPTIONS, size=(0, 96)))
+
+
+@pytest.mark.parametrize(
+    ("size", "runs", "message"),
+    [((32, -1), 1, r"size must be .*, got \(32, -1\)"), ((32, 48), 0, "runs must be .*, got 0")],
+)
+def test_a_cost_that_cannot_be_measured_is_named(tiny, size, runs, message):
+    with pytest.raises(ValueError, match=message):
+        measure_cost(tiny.recipe(), 2, size, device=torch.device("cpu"), runs=runs)

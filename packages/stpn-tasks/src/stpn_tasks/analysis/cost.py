@@ -61,7 +61,14 @@ def measure_cost(
         size: (height, width) of a frame in pixels, before padding.
         device: where to run.
         runs: timed passes after one that is not; the median counts.
+
+    Raises:
+        ValueError: if there is no run, or the frame has no pixels.
     """
+    if runs < 1:
+        raise ValueError(f"runs must be at least 1, got {runs}")
+    if min(size) < 1:
+        raise ValueError(f"size must be (height, width) of at least 1, got {size}")
     detector = build_detector(recipe, num_classes, load_weights=False).eval().to(device)
     encoder, backbone = detector.encoder, detector.encoder.backbone
     divisor = build_preparation(recipe, device).size_divisor

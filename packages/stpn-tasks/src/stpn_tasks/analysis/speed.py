@@ -73,13 +73,16 @@ def measure_speed(
     copying are not.
 
     Raises:
-        ValueError: if the recipe has no prompts of support frames, or there is no round.
+        ValueError: if the recipe has no prompts of support frames, there is no round, or the
+            frame has no pixels.
     """
     prompts = recipe.prompts
     if not prompts.reads_support:
         raise ValueError(f"a recipe with prompts is needed, not predictor {prompts.predictor!r}")
     if options.rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {options.rounds}")
+    if min(options.size) < 1:
+        raise ValueError(f"size must be (height, width) of at least 1, got {options.size}")
     timed = _build(recipe, options)
     plain: dict[str, Any] = {"predictor": "none", "ffn_dim": None, "deep": False}
     selsa = replace(recipe.selsa, references="plain")

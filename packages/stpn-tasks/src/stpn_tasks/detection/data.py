@@ -22,7 +22,8 @@ from stpn_data.transforms import (
     SanitizeBoxes,
     paper_training_transforms,
 )
-from stpn_data.videos import VideoDataset
+from stpn_data.vid_folders import find_tree
+from stpn_data.videos import DataError, VideoDataset
 from stpn_tasks.detection.build import build_train_sampler
 from stpn_tasks.recipes import DetectionRecipe, ImageRecipe
 
@@ -85,7 +86,14 @@ def _open_one(
         return open_own_folder(table)
     if any(find_table(path, other) is not None for other in ("train", "val", "test")):
         raise ValueError(f"{path / split / TABLE}: no such file")
-    return ImageNetVID.from_folders(path, split)
+    try:
+        tree = find_tree(path, "VID")
+    except DataError as error:
+        raise ValueError(
+            f"{error}, nor is there {TABLE} of your own videos, itself or in {split}/; a .json is "
+            "named itself"
+        ) from error
+    return ImageNetVID.from_folders(tree, split)
 
 
 def build_clips(recipe: DetectionRecipe, videos: VideoDataset) -> ClipDataset:
