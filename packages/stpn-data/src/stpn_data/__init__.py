@@ -8,7 +8,7 @@ from stpn_data.clips import Clip, ClipDataset, Transform
 from stpn_data.coco_videos import open_coco
 from stpn_data.convert import det_folders_to_coco, vid_folders_to_coco
 from stpn_data.convert_coco import coco_to_folders
-from stpn_data.deteriorated import DeterioratedVideo
+from stpn_data.deteriorated import DeterioratedTracking, DeterioratedVideo, TrackingOptions
 from stpn_data.got10k import GOT10k, GOT10kLabels
 from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.images import read_image
@@ -57,6 +57,7 @@ __all__ = [
     "DataCheck",
     "DataError",
     "DataReport",
+    "DeterioratedTracking",
     "DeterioratedVideo",
     "FrameObjects",
     "GOT10k",
@@ -77,6 +78,7 @@ __all__ = [
     "TrackSample",
     "TrackSamples",
     "TrackingDataset",
+    "TrackingOptions",
     "TrackingSequence",
     "Transform",
     "TridentTrackSampler",

@@ -79,7 +79,7 @@ def annotate(
         [scene.visible_masks(t, *options.size) for t in range(options.num_frames)]
     )  # (T, objects, H, W)
     seen = np.asarray(masks.any(axis=(2, 3)))  # (T, objects)
-    boxes = _boxes_of(masks)  # (T, objects, 4)
+    boxes = tight_boxes(masks)  # (T, objects, 4)
     motion = np.stack(
         [motion_iou(boxes[:, i], seen[:, i]) for i in range(len(scene.tracks))], axis=1
     )  # (T, objects)
@@ -97,7 +97,7 @@ def annotate(
     )
 
 
-def _boxes_of(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+def tight_boxes(masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the tightest boxes around masks (..., H, W) as (..., 4); zeros for empty ones."""
     edges = []
     for axis in (-2, -1):  # over rows: columns in use; over columns: rows in use

@@ -8,25 +8,29 @@ import uuid
 import warnings
 import zipfile
 import zlib
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stpn_data.deteriorated.annotations import Annotations
-from stpn_data.deteriorated.options import KINDS, RenderOptions, Split
+from stpn_data.deteriorated.options import KINDS, Kind, RenderOptions, Split
 from stpn_data.deteriorated.render import render_clip
+from stpn_data.deteriorated.tracking_options import TrackingOptions
 
 _CLIPS_PER_TASK = 8
 _DAMAGE = (OSError, ValueError, KeyError, EOFError, IndexError, zipfile.BadZipFile, zlib.error)
 _CLEAN = -1
+
+A = TypeVar("A")
 
 
 def default_cache_dir() -> Path:
@@ -36,8 +40,11 @@ def default_cache_dir() -> Path:
 
 
 @dataclass(frozen=True)
-class ClipStore:
+class RenderedFiles(ABC, Generic[A]):
     """Keep the clips of one split as `NNNNNN.npy` (frames) and `NNNNNN.npz` (annotations).
+
+    What a clip is and how its annotations become arrays is left to `ClipStore` and
+    `SequenceStore`.
 
     Several processes may use one folder: files appear whole or not at all, and all processes
     write the same.
@@ -47,17 +54,32 @@ class ClipStore:
         options: what the clips show.
         seed: seed of the data set.
         split: split of the data set.
+        data_name: name of the data set's folder in `cache_dir`.
     """
 
     cache_dir: Path
-    options: RenderOptions
+    options: RenderOptions | TrackingOptions
     seed: int
     split: Split
+
+    data_name: ClassVar[str]
+
+    @abstractmethod
+    def _rendered(self, index: int) -> tuple[NDArray[np.uint8], A]:
+        """Render the frames of a clip, (T, H, W, 3), and its annotations."""
+
+    @abstractmethod
+    def _to_arrays(self, annotations: A) -> dict[str, NDArray[np.generic]]:
+        """Take annotations apart."""
+
+    @abstractmethod
+    def _from_arrays(self, arrays: dict[str, NDArray[np.generic]]) -> A:
+        """Put annotations together."""
 
     @property
     def folder(self) -> Path:
         """Folder of the clips."""
-        return self.cache_dir / "deteriorated" / self.options.fingerprint(self.seed) / self.split
+        return self.cache_dir / self.data_name / self.options.fingerprint(self.seed) / self.split
 
     def frames_path(self, index: int) -> Path:
         """Return the file of the frames of a clip, (T, H, W, 3) RGB uint8."""
@@ -98,25 +120,30 @@ class ClipStore:
 
     def render(self, index: int) -> None:
         """Render a clip and write its files; annotations last, they vouch for the frames."""
-        clip = render_clip(self.options, self.seed, self.split, index)
+        pixels, annotations = self._rendered(index)
         buffer = BytesIO()
-        np.save(buffer, clip.frames)
+        np.save(buffer, pixels)
         frames = buffer.getbuffer()
-        arrays = _to_arrays(clip.annotations, checksum=zlib.crc32(frames))
+        arrays = self._to_arrays(annotations)
+        arrays["checksum"] = np.array(zlib.crc32(frames), np.uint32)
         write_atomically(self.frames_path(index), lambda f: f.write(frames))
         write_atomically(
             self.annotations_path(index),
             lambda f: np.savez_compressed(f, allow_pickle=False, **arrays),
         )
 
-    def annotations(self, index: int) -> Annotations:
+    def annotations(self, index: int, *, with_frames: bool = True) -> A:
         """Read the annotations of a clip and verify its frames; render it again if damaged.
+
+        Args:
+            index: number of the clip.
+            with_frames: verify the frames too, which reads all of them.
 
         Warns:
             UserWarning: a file of the clip is damaged; it names the file and the damage.
         """
         try:
-            return self._verified(index)
+            return self._verified(index, with_frames)
         except _DAMAGE as damage:
             warnings.warn(
                 f"{self.annotations_path(index)} or its frames are damaged ({damage}): "
@@ -124,20 +151,67 @@ class ClipStore:
                 stacklevel=2,
             )
         self.render(index)
-        return self._verified(index)
+        return self._verified(index, with_frames)
 
     def frame(self, index: int, frame: int) -> NDArray[np.uint8]:
         """Read one frame of a clip, (H, W, 3)."""
         frames = np.load(self.frames_path(index), mmap_mode="r")
         return np.array(frames[frame])
 
-    def _verified(self, index: int) -> Annotations:
+    def _verified(self, index: int, with_frames: bool) -> A:
         with np.load(self.annotations_path(index), allow_pickle=False) as arrays:
             checksum = int(arrays["checksum"])
-            annotations = _from_arrays({name: arrays[name] for name in arrays}, self.options)
-        if zlib.crc32(self.frames_path(index).read_bytes()) != checksum:
+            annotations = self._from_arrays({name: arrays[name] for name in arrays})
+        if with_frames and zlib.crc32(self.frames_path(index).read_bytes()) != checksum:
             raise ValueError(f"{self.frames_path(index).name} has another checksum")
         return annotations
+
+
+@dataclass(frozen=True)
+class ClipStore(RenderedFiles[Annotations]):
+    """Keep the clips of `DeterioratedVideo`."""
+
+    options: RenderOptions
+
+    data_name = "deteriorated"
+
+    def _rendered(self, index: int) -> tuple[NDArray[np.uint8], Annotations]:
+        clip = render_clip(self.options, self.seed, self.split, index)
+        return clip.frames, clip.annotations
+
+    def _to_arrays(self, annotations: Annotations) -> dict[str, NDArray[np.generic]]:
+        return {
+            "kinds": pack_kinds(annotations.kinds),
+            "frames": annotations.frames,
+            "track_ids": annotations.track_ids,
+            "labels": annotations.labels,
+            "boxes_xyxy": annotations.boxes_xyxy,
+            "packed_masks": annotations.packed_masks,
+            "motion": annotations.motion,
+        }
+
+    def _from_arrays(self, arrays: dict[str, NDArray[np.generic]]) -> Annotations:
+        return Annotations(
+            size=self.options.size,
+            kinds=unpack_kinds(arrays["kinds"]),
+            frames=arrays["frames"].astype(np.int64),
+            track_ids=arrays["track_ids"].astype(np.int64),
+            labels=arrays["labels"].astype(np.int64),
+            boxes_xyxy=arrays["boxes_xyxy"].astype(np.float32),
+            packed_masks=arrays["packed_masks"].astype(np.uint8),
+            motion=arrays["motion"].astype(np.float64),
+        )
+
+
+def pack_kinds(kinds: tuple[Kind | None, ...]) -> NDArray[np.int8]:
+    """Number the deteriorations of frames, (T,); clean ones have -1."""
+    return np.array([_CLEAN if kind is None else KINDS.index(kind) for kind in kinds], np.int8)
+
+
+def unpack_kinds(numbers: NDArray[np.generic]) -> tuple[Kind | None, ...]:
+    """Name the deteriorations of frames again."""
+    kinds = cast(list[int], numbers.tolist())
+    return tuple(None if kind == _CLEAN else KINDS[kind] for kind in kinds)
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -155,31 +229,3 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 def _exhaust(items: Iterable[object]) -> None:
     for _ in items:
         pass
-
-
-def _to_arrays(annotations: Annotations, checksum: int) -> dict[str, NDArray[np.generic]]:
-    kinds = [_CLEAN if kind is None else KINDS.index(kind) for kind in annotations.kinds]
-    return {
-        "checksum": np.array(checksum, np.uint32),
-        "kinds": np.array(kinds, np.int8),
-        "frames": annotations.frames,
-        "track_ids": annotations.track_ids,
-        "labels": annotations.labels,
-        "boxes_xyxy": annotations.boxes_xyxy,
-        "packed_masks": annotations.packed_masks,
-        "motion": annotations.motion,
-    }
-
-
-def _from_arrays(arrays: dict[str, NDArray[np.generic]], options: RenderOptions) -> Annotations:
-    kinds = cast(list[int], arrays["kinds"].tolist())
-    return Annotations(
-        size=options.size,
-        kinds=tuple(None if kind == _CLEAN else KINDS[kind] for kind in kinds),
-        frames=arrays["frames"].astype(np.int64),
-        track_ids=arrays["track_ids"].astype(np.int64),
-        labels=arrays["labels"].astype(np.int64),
-        boxes_xyxy=arrays["boxes_xyxy"].astype(np.float32),
-        packed_masks=arrays["packed_masks"].astype(np.uint8),
-        motion=arrays["motion"].astype(np.float64),
-    )

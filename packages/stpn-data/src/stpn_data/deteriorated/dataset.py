@@ -65,7 +65,7 @@ class DeterioratedVideo:
         ]
         root = default_cache_dir() if cache_dir is None else Path(cache_dir)
         self.store = ClipStore(root, self.options, seed, split)
-        workers = _available_cores() if num_workers is None else num_workers
+        workers = available_cores() if num_workers is None else num_workers
         self.store.render_missing(num_videos, num_workers=workers, progress=progress)
         self._annotations: dict[int, Annotations] = {}
 
@@ -111,7 +111,8 @@ class DeterioratedVideo:
         return self._annotations[video]
 
 
-def _available_cores() -> int:
+def available_cores() -> int:
+    """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

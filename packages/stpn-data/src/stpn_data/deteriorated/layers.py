@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -46,6 +46,20 @@ class Layer:
         way: NDArray[np.float64] = self.centers[after] - self.centers[before]
         return way / max(after - before, 1)
 
+    def still(self, frame: int, offset: NDArray[np.float64] | None = None) -> Layer:
+        """Return the layer at one frame only, as its frame 0 and without a velocity.
+
+        Args:
+            frame: number of the frame.
+            offset: (2,) x, y in pixels to move it by.
+        """
+        transforms = self.transforms[frame : frame + 1].copy()
+        centers = self.centers[frame : frame + 1].copy()
+        if offset is not None:
+            transforms[:, :, 2] += offset
+            centers += offset
+        return replace(self, transforms=transforms, centers=centers)
+
     def region(self, frame: int, size: tuple[int, int], spread: float) -> tuple[slice, slice]:
         """Return the rows and columns of a frame that the layer can touch.
 
@@ -85,17 +99,28 @@ def object_layer(
     track: Track, options: RenderOptions, background: Layer, rng: np.random.Generator
 ) -> Layer:
     """Draw an object: its outline, filled with the texture of its class in two random colours."""
-    radius = float(np.sqrt((track.outline**2).sum(axis=1)).max())
-    half = math.ceil(radius) + 2
-    side = 2 * half * _OVERSAMPLING
-    points = (np.arange(side) + 0.5) / _OVERSAMPLING - half
-    u, v = np.meshgrid(points, points)
+    u, v = picture_points(track.outline)
     pattern = paint(options.classes[track.label], u, v, rng.uniform(*_WAVELENGTHS), rng)
     swing = rng.uniform(25, 70, 3) * rng.choice([-1, 1], 3)
-    colors = _contrasting_color(background, rng) + pattern[:, :, None] * swing
+    colors = contrasting_color(background, rng) + pattern[:, :, None] * swing
+    return cut_out(track, colors)
 
+
+def picture_points(
+    outline: NDArray[np.float64],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return u, v on the object of the pixels of its picture, each (side, side)."""
+    half = _picture_half(outline)
+    points = (np.arange(2 * half * _OVERSAMPLING) + 0.5) / _OVERSAMPLING - half
+    u, v = np.meshgrid(points, points)
+    return u, v
+
+
+def cut_out(track: Track, colors: NDArray[np.float64]) -> Layer:
+    """Make the layer of an object: its colours, (side, side, 3), inside its outline."""
+    half = _picture_half(track.outline)
     vertices = (track.outline + half) * _OVERSAMPLING - 0.5  # opencv counts from pixel centres
-    opacity = np.zeros((side, side), np.float32)
+    opacity = np.zeros(colors.shape[:2], np.float32)
     cv2.fillPoly(opacity, [np.round(vertices * 256).astype(np.int32)], 1.0, shift=8)
     soft = np.asarray(cv2.GaussianBlur(opacity, (0, 0), 0.8))[:, :, None]
     picture = np.concatenate([colors * soft, soft], axis=2).astype(np.float32)
@@ -104,7 +129,8 @@ def object_layer(
     to_object[:2, 2] = 0.5 / _OVERSAMPLING - half
     to_frame = np.concatenate([track.matrices, track.centers[:, :, None] - 0.5], axis=2)
     largest = float(np.sqrt(np.linalg.det(track.matrices).max()))
-    return Layer(picture, to_frame @ to_object, track.centers, largest * radius + 2)
+    radius = largest * _radius(track.outline) + 2
+    return Layer(picture, to_frame @ to_object, track.centers, radius)
 
 
 def compose(
@@ -142,10 +168,19 @@ def _smear(
     return mean
 
 
-def _contrasting_color(background: Layer, rng: np.random.Generator) -> NDArray[np.float64]:
+def contrasting_color(background: Layer, rng: np.random.Generator) -> NDArray[np.float64]:
     """Draw a colour that differs from the background's."""
     behind = background.picture[:, :, :3].mean(axis=(0, 1))
     color = rng.uniform(50, 205, 3)
     while abs(color - behind).mean() < _MIN_CONTRAST:
         color = rng.uniform(50, 205, 3)
     return color
+
+
+def _picture_half(outline: NDArray[np.float64]) -> int:
+    """Return how far the picture of an object reaches from its origin, in pixels of the frame."""
+    return math.ceil(_radius(outline)) + 2
+
+
+def _radius(outline: NDArray[np.float64]) -> float:
+    return float(np.sqrt((outline**2).sum(axis=1)).max())

@@ -68,18 +68,18 @@ class RenderOptions:
         Raises:
             ValueError: a value out of its range, named with the range.
         """
-        _check_names("classes", self.classes, TEXTURES, at_least=1)
-        _check_names("kinds", self.kinds, KINDS, at_least=1)
-        _check_range("size", self.size, 32, 4096)
-        _check_range("num_frames", (self.num_frames,), 1, 10_000)
-        _check_range("num_objects", self.num_objects, 1, 16, ascending=True)
+        check_names("classes", self.classes, TEXTURES, at_least=1)
+        check_names("kinds", self.kinds, KINDS, at_least=1)
+        check_range("size", self.size, 32, 4096)
+        check_range("num_frames", (self.num_frames,), 1, 10_000)
+        check_range("num_objects", self.num_objects, 1, 16, ascending=True)
         # An object turns and breathes, and needs some room to move in.
         largest = min(self.size) / 2
-        _check_range("object_size", self.object_size, 8, largest, ascending=True)
-        _check_range("speed", self.speed, 0, min(self.size) / 4, ascending=True)
-        _check_range("same_class", (self.same_class,), 0, 1)
-        _check_range("strength", (self.strength,), 0, 1.5)
-        _check_range("deteriorated", (self.deteriorated,), 0, 0.75)
+        check_range("object_size", self.object_size, 8, largest, ascending=True)
+        check_range("speed", self.speed, 0, min(self.size) / 4, ascending=True)
+        check_range("same_class", (self.same_class,), 0, 1)
+        check_range("strength", (self.strength,), 0, 1.5)
+        check_range("deteriorated", (self.deteriorated,), 0, 0.75)
         if self.strength == 0 and self.deteriorated > 0:
             raise ValueError("strength is 0: ask for no deteriorated frames with deteriorated=0")
 
@@ -89,9 +89,10 @@ class RenderOptions:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _check_names(
+def check_names(
     field: str, names: tuple[str, ...], known: tuple[str, ...], *, at_least: int
 ) -> None:
+    """Raise ValueError unless all names are known, different, and enough."""
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(f"{field}: {unknown} not among {list(known)}")
@@ -99,7 +100,7 @@ def _check_names(
         raise ValueError(f"{field} must be {at_least} or more different names, got {names}")
 
 
-def _check_range(
+def check_range(
     field: str,
     values: tuple[float, ...],
     low: float,
@@ -107,6 +108,7 @@ def _check_range(
     *,
     ascending: bool = False,
 ) -> None:
+    """Raise ValueError unless all values lie in [low, high], in order if `ascending`."""
     if not all(low <= value <= high for value in values):  # also refuses NaN
         raise ValueError(f"{field} must lie in [{low:g}, {high:g}], got {values}")
     if ascending and values[0] > values[1]:

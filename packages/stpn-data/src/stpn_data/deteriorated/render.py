@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stpn_data.deteriorated.annotations import Annotations, annotate
-from stpn_data.deteriorated.deterioration import deteriorate, draw_schedule
-from stpn_data.deteriorated.layers import background_layer, compose, object_layer
+from stpn_data.deteriorated.deterioration import Deterioration, deteriorate, draw_schedule
+from stpn_data.deteriorated.layers import Layer, background_layer, compose, object_layer
 from stpn_data.deteriorated.options import RenderOptions, Split
 from stpn_data.deteriorated.random import Stream
 from stpn_data.deteriorated.scene import draw_scene
@@ -47,21 +47,40 @@ def render_clip(options: RenderOptions, seed: int, split: Split, index: int) -> 
     schedule = draw_schedule(options, scene.speed_rank, Stream(seed, split, index, "schedule"))
     look = Stream(seed, split, index, "look").generator
     frames = np.empty((options.num_frames, *options.size, 3), np.uint8)
-    with _one_thread():
+    with one_thread():
         background = background_layer(options, look)
         objects = [object_layer(track, options, background, look) for track in scene.tracks]
         for t, deterioration in enumerate(schedule):
             rng = Stream(seed, split, index, "frame", t).generator
-            noise = rng.standard_normal(frames.shape[1:], dtype=np.float32)
-            image = compose([background, *objects], t, options.size, deterioration)
-            if deterioration is not None:
-                image = deteriorate(image, deterioration, rng)
-            frames[t] = np.clip(image + _SENSOR_NOISE * noise + 0.5, 0, 255)
+            frames[t] = expose([background, *objects], t, options.size, deterioration, rng)
     return RenderedClip(frames, annotate(scene, schedule, options))
 
 
+def expose(
+    layers: list[Layer],
+    frame: int,
+    size: tuple[int, int],
+    deterioration: Deterioration | None,
+    rng: np.random.Generator,
+) -> NDArray[np.uint8]:
+    """Take a picture of layers: laid over each other, deteriorated, with noise, (H, W, 3) RGB.
+
+    Args:
+        layers: the farthest first.
+        frame: number of the frame.
+        size: (height, width) of the picture.
+        deterioration: of the frame; None for a clean one.
+        rng: draws what changes from frame to frame.
+    """
+    noise = rng.standard_normal((*size, 3), dtype=np.float32)
+    image = compose(layers, frame, size, deterioration)
+    if deterioration is not None:
+        image = deteriorate(image, deterioration, rng)
+    return np.clip(image + _SENSOR_NOISE * noise + 0.5, 0, 255).astype(np.uint8)
+
+
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Keep opencv from starting threads for frames this small."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(0)

@@ -91,7 +91,7 @@ def draw_scene(options: RenderOptions, stream: Stream) -> Scene:
         ]
         start = max(starts, key=lambda point: _nearest(point, tracks))
         centers = _path(options, stream, start, speed * stream.number(0.8, 1.2), size / 2)
-        matrices = _drift(options.num_frames, stream, speed_rank)
+        matrices = drift(options.num_frames, stream, speed_rank)
         tracks.append(Track(label, outline, centers, matrices))
     return Scene(tuple(tracks), speed_rank)
 
@@ -137,7 +137,7 @@ def _path(
     return np.array(centers)
 
 
-def _drift(num_frames: int, stream: Stream, speed_rank: float) -> NDArray[np.float64]:
+def drift(num_frames: int, stream: Stream, speed_rank: float) -> NDArray[np.float64]:
     """Turn and scale a little over the clip, more in faster clips, (T, 2, 2)."""
     amount = 0.1 + 0.9 * speed_rank
     turn, turn_rate = stream.number(-0.06, 0.06), amount * stream.number(-0.012, 0.012)
