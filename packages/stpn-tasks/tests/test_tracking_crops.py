@@ -1,8 +1,11 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from stpn_tasks.tracking import crops
 from stpn_tasks.tracking.crops import CropWindow, clip_box, to_input
 
 FRAME = (24, 32)
@@ -39,6 +42,23 @@ def test_pixels_keep_their_places():
     expected = np.zeros((4, 4, 3), np.uint8)
     expected[2:, 2:] = frame[:2, :2]
     np.testing.assert_array_equal(corner.cut(frame), expected)
+
+
+def test_a_square_too_large_for_memory_is_sampled_to_nearly_the_same_crop(monkeypatch):
+    frame = np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype(np.uint8)
+    for box in ((5.0, 6.0, 14.0, 9.0), (-20.0, 3.0, 30.0, 30.0), (15.0, 15.0, 20.0, 12.0)):
+        window = CropWindow.around(box, 3.0, 20)
+        monkeypatch.setattr(crops, "_LARGEST_SQUARE", 10**9)
+        expected = window.cut(frame).astype(int)
+        monkeypatch.setattr(crops, "_LARGEST_SQUARE", 1)
+        # Places are rounded to 1/32 of a pixel: up to 1/64 of the range in either direction.
+        assert np.abs(window.cut(frame) - expected).max() <= 10
+        assert expected.max() > 100
+    monkeypatch.undo()
+    tracemalloc.start()
+    assert CropWindow.around((0.0, 0.0, 1e5, 1e5), 5.0, 20).cut(frame).shape == (20, 20, 3)
+    assert tracemalloc.get_traced_memory()[1] < 1e6
+    tracemalloc.stop()
 
 
 @given(boxes, boxes, st.floats(1, 5), st.integers(16, 64))

@@ -21,6 +21,7 @@ from stpn_data.batch import pad_images
 
 Box = tuple[float, float, float, float]
 Image = NDArray[np.uint8]
+_LARGEST_SQUARE = 8192  # pixels, 200 MB: jittered boxes and 4K frames ask for gigabytes
 
 
 @dataclass(frozen=True)
@@ -70,11 +71,14 @@ class CropWindow:
     def cut(self, frame: Image) -> Image:
         """Return the crop (size, size, 3), black where there is no frame.
 
-        The frame's last row and column count as outside, as in the released code.
+        The frame's last row and column count as outside, as in the released code. A square too
+        large to be held in memory is sampled instead, which rounds differently.
 
         Args:
             frame: (H, W, 3) uint8 RGB.
         """
+        if self.side > _LARGEST_SQUARE:
+            return self._sample(frame)
         (top, bottom), (left, right) = self._inside(frame.shape[0], frame.shape[1])
         square = np.zeros((self.side, self.side, 3), np.uint8)
         square[top - self.top : bottom - self.top, left - self.left : right - self.left] = frame[
@@ -123,6 +127,16 @@ class CropWindow:
         left = centre_x + self.centre[0] - 0.5 * self.side - 0.5 * width
         top = centre_y + self.centre[1] - 0.5 * self.side - 0.5 * height
         return left, top, width, height
+
+    def _sample(self, frame: Image) -> Image:
+        """Interpolate where `cut` would, without making the square."""
+        step = self.side / self.size
+        across, down = (0.5 * step - 0.5 + first for first in (self.left, self.top))
+        to_source = np.array([[step, 0.0, across], [0.0, step, down]])
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        inside = np.ascontiguousarray(frame[:-1, :-1])
+        crop = cv2.warpAffine(inside, to_source, (self.size, self.size), flags=flags)
+        return np.asarray(crop, np.uint8)
 
     def _inside(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
         """Return the rows and the columns, from and to, that the square shares with the frame."""
