@@ -221,7 +221,7 @@ class DetectionRecipe:
 def swin_tiny() -> DetectionRecipe:
     """STPN on Swin-T with the paper's transformer predictor.
 
-    stpn train detection swin-tiny --data ILSVRC
+    stpn train detection swin-tiny --data ILSVRC ILSVRC/Data/DET
 
     The paper: 60.6 AP, 85.0 AP50, 68.8 AP75 on ImageNet VID, 8 GPUs. Not run by us.
     """
@@ -231,7 +231,7 @@ def swin_tiny() -> DetectionRecipe:
 def swin_tiny_mixer() -> DetectionRecipe:
     """STPN on Swin-T with the paper's mixer predictor.
 
-    stpn train detection swin-tiny-mixer --data ILSVRC
+    stpn train detection swin-tiny-mixer --data ILSVRC ILSVRC/Data/DET
 
     Not run by us.
     """
@@ -242,7 +242,7 @@ def swin_tiny_mixer() -> DetectionRecipe:
 def swin_tiny_released() -> DetectionRecipe:
     """STPN on Swin-T as in the authors' released code: attention predictor, 5 prompts.
 
-    stpn train detection swin-tiny-released --data ILSVRC --backbone.weights PATH
+    stpn train detection swin-tiny-released --data ILSVRC ILSVRC/Data/DET --backbone.weights PATH
 
     It begins with the backbone of a Mask R-CNN trained on COCO, the file that the recipe names,
     which Swin-Transformer-Object-Detection offers. The authors: 85.15 AP50 (VID protocol), 8 GPUs,
@@ -259,7 +259,8 @@ def swin_tiny_released() -> DetectionRecipe:
 def swin_tiny_released_baseline() -> DetectionRecipe:
     """Single-frame Swin-T from the same COCO weights as ``swin_tiny_released``.
 
-    stpn train detection swin-tiny-released-baseline --data ILSVRC --backbone.weights PATH
+    stpn train detection swin-tiny-released-baseline --data ILSVRC ILSVRC/Data/DET \\
+        --backbone.weights PATH
 
     What prompts add is the difference between the two; nobody has published it. Not run by us.
     """
@@ -269,7 +270,7 @@ def swin_tiny_released_baseline() -> DetectionRecipe:
 def swin_tiny_baseline() -> DetectionRecipe:
     """Single-frame Swin-T from the same start as ``swin_tiny``.
 
-    stpn train detection swin-tiny-baseline --data ILSVRC
+    stpn train detection swin-tiny-baseline --data ILSVRC ILSVRC/Data/DET
 
     The paper's baseline: 80.7 AP50; from which weights it began is not known. Not run by us.
     """
@@ -279,7 +280,7 @@ def swin_tiny_baseline() -> DetectionRecipe:
 def swin_base() -> DetectionRecipe:
     """STPN on Swin-B with the paper's transformer predictor.
 
-    stpn train detection swin-base --data ILSVRC
+    stpn train detection swin-base --data ILSVRC ILSVRC/Data/DET
 
     The paper: 63.6 AP, 86.1 AP50, 71.6 AP75 on ImageNet VID. Not run by us.
     """
@@ -291,7 +292,7 @@ def swin_base() -> DetectionRecipe:
 def swin_base_baseline() -> DetectionRecipe:
     """Single-frame Swin-B from the same start as ``swin_base``.
 
-    stpn train detection swin-base-baseline --data ILSVRC
+    stpn train detection swin-base-baseline --data ILSVRC ILSVRC/Data/DET
 
     The paper has no such row. Not run by us.
     """
@@ -301,7 +302,7 @@ def swin_base_baseline() -> DetectionRecipe:
 def swin_tiny_selsa() -> DetectionRecipe:
     """STPN on Swin-T with SELSA in place of Faster R-CNN.
 
-    stpn train detection swin-tiny-selsa --data ILSVRC
+    stpn train detection swin-tiny-selsa --data ILSVRC ILSVRC/Data/DET
 
     The paper: 60.9 AP, 86.5 AP50, 68.6 AP75 on ImageNet VID. Which features of support frames
     SELSA sees there is not known, see ``SelsaRecipe``. Not run by us.
@@ -312,7 +313,7 @@ def swin_tiny_selsa() -> DetectionRecipe:
 def swin_tiny_selsa_baseline() -> DetectionRecipe:
     """SELSA on Swin-T without prompts, from the same start as ``swin_tiny_selsa``.
 
-    stpn train detection swin-tiny-selsa-baseline --data ILSVRC
+    stpn train detection swin-tiny-selsa-baseline --data ILSVRC ILSVRC/Data/DET
 
     The paper's re-implementation: 52.3 AP, 82.3 AP50, 58.2 AP75; from which weights it began is
     not known. Not run by us.
@@ -323,7 +324,7 @@ def swin_tiny_selsa_baseline() -> DetectionRecipe:
 def swin_base_selsa() -> DetectionRecipe:
     """STPN on Swin-B with SELSA in place of Faster R-CNN.
 
-    stpn train detection swin-base-selsa --data ILSVRC
+    stpn train detection swin-base-selsa --data ILSVRC ILSVRC/Data/DET
 
     The paper: 65.2 AP, 90.6 AP50, 73.5 AP75 on ImageNet VID. Not run by us.
     """
@@ -333,7 +334,7 @@ def swin_base_selsa() -> DetectionRecipe:
 def swin_base_selsa_baseline() -> DetectionRecipe:
     """SELSA on Swin-B without prompts, from the same start as ``swin_base_selsa``.
 
-    stpn train detection swin-base-selsa-baseline --data ILSVRC
+    stpn train detection swin-base-selsa-baseline --data ILSVRC ILSVRC/Data/DET
 
     The paper has no such row. Not run by us.
     """
