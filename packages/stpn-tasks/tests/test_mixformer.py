@@ -143,6 +143,43 @@ def test_without_prompts_a_network_with_predictor_is_plain_mixformer():
 
 @torch.no_grad()
 @pytest.mark.parametrize("deep", [False, True])
+@pytest.mark.parametrize("prompt_conv", ["bypass", "image", "padded_image"])
+def test_a_gate_begins_near_mixformer_where_small_prompts_do_not(deep, prompt_conv):
+    network = tiny(predictor=TransformerPredictor, deep=deep, prompt_conv=prompt_conv)
+    template, online, search = images()
+    templates = network.encode_templates(template, online)
+    prompts = prompts_for(network, deep=deep)
+    plain = network.track(search, templates).search_tokens
+
+    def change(gate, scale=1.0):
+        gated = tiny(
+            predictor=TransformerPredictor, deep=deep, prompt_conv=prompt_conv, prompt_gate=gate
+        )
+        gated.load_state_dict(network.state_dict(), strict=False)
+        tokens = gated.track(
+            search, templates, [scale * prompt for prompt in prompts]
+        ).search_tokens
+        return float((tokens - plain).norm() / plain.norm())
+
+    ungated = change(None)
+    assert change(0.0) == pytest.approx(ungated, rel=1e-4)
+    assert change(-3.0) < 0.2 * ungated
+    assert change(-30.0) < 1e-5
+    assert change(None, scale=0.0) > 0.3 * ungated
+
+
+def test_gates_learn_and_go_with_the_predictor():
+    network = tiny(predictor=TransformerPredictor, prompt_gate=-2.0)
+    template, online, search = images(online=1)
+    prompts = prompts_for(network, deep=False)
+    network(template, online[:, 0], search, prompts).boxes_cxcywh[:, 0].sum().backward()
+    assert (network.prompt_gates.grad != 0).all()
+    with pytest.raises(ValueError, match="there is no predictor"):
+        tiny(prompt_gate=-2.0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("deep", [False, True])
 def test_a_batch_equals_its_clips_one_by_one(deep):
     network = tiny(predictor=TransformerPredictor, deep=deep)
     template, online, search = images()

@@ -129,7 +129,7 @@ def test_a_checkpoint_of_the_trainer_is_read_from_its_entry_net(tmp_path):
 
 
 def test_own_weights_come_back_from_a_file(tmp_path):
-    trained, network = (tiny(predictor=TransformerPredictor) for _ in range(2))
+    trained, network = (tiny(predictor=TransformerPredictor, prompt_gate=-3.0) for _ in range(2))
     save_file(trained.state_dict(), tmp_path / "model.safetensors")
     report = load_mixformer_weights(network, tmp_path / "model.safetensors")
     assert (report.new, report.unexpected) == ((), {})
@@ -146,7 +146,7 @@ def test_own_weights_come_back_from_a_file(tmp_path):
 
 def test_the_second_stage_announces_its_score_head_and_stpn_its_predictor(caplog):
     first_stage = authors_checkpoint(tiny(score=False))
-    network = tiny(predictor=TransformerPredictor)
+    network = tiny(predictor=TransformerPredictor, prompt_gate=-3.0)
     before = {key: value.clone() for key, value in network.state_dict().items()}
     for announced, missing in (((), "score_head"), (("score_head",), "predictor")):
         with pytest.raises(ValueError, match=rf'has no {missing}.*new=\("{missing}",\)'):
@@ -154,8 +154,10 @@ def test_the_second_stage_announces_its_score_head_and_stpn_its_predictor(caplog
         assert all(torch.equal(v, before[k]) for k, v in network.state_dict().items())
     with caplog.at_level(logging.WARNING):
         report = load_mixformer_weights(network, first_stage, new=("score_head", "predictor"))
-    assert {key.partition(".")[0] for key in report.new} == {"score_head", "predictor"}
-    assert ": score_head.token, score_head.token_norm.weight" in caplog.text
+    assert {key.partition(".")[0] for key in report.new} == {
+        *("score_head", "predictor", "prompt_gates")
+    }
+    assert ": prompt_gates, score_head.token, score_head.token_norm.weight" in caplog.text
     assert "not used, the classifier of images (1): backbone.head.weight" in caplog.text
     with pytest.raises(ValueError, match="has a score_head, which was expected to be new"):
         load_mixformer_weights(network, authors_checkpoint(tiny()), new=("score_head", "predictor"))

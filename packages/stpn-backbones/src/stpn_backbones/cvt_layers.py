@@ -174,16 +174,26 @@ class ConvAttention(nn.Module):
         *,
         num_template_queries: int = 0,
         num_template_keys: int = 0,
+        key_bias: Float[Tensor, " N"] | None = None,
     ) -> Float[Tensor, "B Q C"]:
-        """Attend, join the heads and project; templates come first and see templates alone."""
-        attended = asymmetric_attention(
-            queries,
-            keys,
-            values,
-            num_template_queries=num_template_queries,
-            num_template_keys=num_template_keys,
-            scale=self.scale,
-        )  # (B, h, Q, d)
+        """Attend, join the heads and project; templates come first and see templates alone.
+
+        A bias is added to the scores of each key, where there are no template queries.
+        """
+        if key_bias is None:
+            attended = asymmetric_attention(
+                queries,
+                keys,
+                values,
+                num_template_queries=num_template_queries,
+                num_template_keys=num_template_keys,
+                scale=self.scale,
+            )  # (B, h, Q, d)
+        else:
+            bias = key_bias.to(queries.dtype).view(1, 1, 1, -1)
+            attended = F.scaled_dot_product_attention(
+                queries, keys, values, attn_mask=bias, scale=self.scale
+            )  # (B, h, Q, d)
         return self.proj(attended.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
 
     def _prompt_tokens(self, conv: ConvProjection, prompts: Tensor) -> Tensor:
@@ -233,21 +243,28 @@ class CvtBlock(nn.Module):
         num_cls: int,
         keep_prompts: bool,
         also_seen: tuple[Float[Tensor, "B h M d"], Float[Tensor, "B h M d"]] | None = None,
+        prompt_gate: Float[Tensor, ""] | None = None,
     ) -> Float[Tensor, "B Y C"]:
         """Return the sequence after the layer, without its prompts if they are not kept.
 
         Keys and values of other images that the sequence also sees, such as a tracker's
-        templates, come before its own.
+        templates, come before its own. The gate is added to the scores of the prompts' keys.
         """
         queries, keys, values = self.attn.project(
             self.norm1(x), grid, num_prompts=num_prompts, num_cls=num_cls
         )
+        key_bias = None
+        if prompt_gate is not None and num_prompts:
+            num_earlier = 0 if also_seen is None else also_seen[0].shape[2]
+            num_others = num_cls + -(-grid[0] // 2) * -(-grid[1] // 2)  # after the prompts' keys
+            gates = prompt_gate.expand(keys.shape[2] - num_others)
+            key_bias = F.pad(gates, (num_earlier, num_others))  # (N,)
         if also_seen is not None:
             keys = torch.cat([also_seen[0], keys], dim=2)
             values = torch.cat([also_seen[1], values], dim=2)
         if not keep_prompts:
             x, queries = x[:, num_prompts:], queries[:, :, num_prompts:]
-        return self.finish(x, self.attn.attend(queries, keys, values))
+        return self.finish(x, self.attn.attend(queries, keys, values, key_bias=key_bias))
 
     def finish(
         self, x: Float[Tensor, "B X C"], attended: Float[Tensor, "B X C"]

@@ -121,6 +121,7 @@ class CvtStages(nn.Module):
         prompts: Sequence[Float[Tensor, "B P _"]] | None = None,
         *,
         also_seen: Sequence[tuple[Tensor, Tensor]] | None = None,
+        prompt_gates: Float[Tensor, " layers"] | None = None,
     ) -> list[tuple[Float[Tensor, "B _ _"], int, tuple[int, int]]]:
         """Return per stage the sequence, how many tokens precede the map's, and the grid.
 
@@ -129,6 +130,7 @@ class CvtStages(nn.Module):
             prompts: as `PromptedCvt.forward` takes them; after the last layer they are gone.
             also_seen: keys and values ``(B, h, M, d)`` per layer, of other images, which these
                 images and their prompts attend to beside their own.
+            prompt_gates: per layer, what is added to the scores of the prompts' keys.
 
         Raises:
             TypeError: if the images' dtype is not that of the weights (unless under autocast).
@@ -168,6 +170,7 @@ class CvtStages(nn.Module):
                     num_cls=num_cls,
                     keep_prompts=surviving[layer],
                     also_seen=None if also_seen is None else also_seen[layer],
+                    prompt_gate=None if prompt_gates is None else prompt_gates[layer],
                 )
                 num_prompts = num_prompts if surviving[layer] else 0
                 layer += 1

@@ -112,6 +112,7 @@ class MixedAttentionCvt(CvtStages):
         crops: Float[Tensor, "B 3 S S"],
         templates: EncodedTemplates,
         prompts: Sequence[Float[Tensor, "B P _"]] | None = None,
+        prompt_gates: Float[Tensor, " layers"] | None = None,
     ) -> tuple[Float[Tensor, "B N C"], tuple[int, int]]:
         """Return the last-stage tokens of search crops, row by row, and their grid.
 
@@ -120,6 +121,7 @@ class MixedAttentionCvt(CvtStages):
             templates: of each clip.
             prompts: of each clip; one tensor (shallow) or one per layer (deep), as
                 `PromptedCvt.forward` takes them. None, or no prompts, is plain MixFormer.
+            prompt_gates: per layer, what is added to the scores of the prompts' keys.
 
         Raises:
             TypeError: if the crops' dtype is not that of the weights (unless under autocast).
@@ -131,7 +133,9 @@ class MixedAttentionCvt(CvtStages):
                 f"{crops.shape[0]}: one set each"
             )
         pairs = list(zip(templates.keys, templates.values, strict=True))
-        tokens, _, grid = self.stage_sequences(crops, prompts, also_seen=pairs)[-1]
+        tokens, _, grid = self.stage_sequences(
+            crops, prompts, also_seen=pairs, prompt_gates=prompt_gates
+        )[-1]
         return tokens, grid
 
 

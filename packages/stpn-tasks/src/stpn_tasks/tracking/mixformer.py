@@ -71,10 +71,15 @@ class MixFormer(nn.Module):
         box_head: predicts the box.
         score_head: predicts the score; None for a network of the first stage of training.
         predictor: predicts prompts; None is plain MixFormer.
+        prompt_gate: begin near the network without prompts (ours): learn, for every layer, a
+            number that is added to the scores of the prompts' keys, with this value at first. At
+            -3 a prompt weighs ``exp(-3)``, a twentieth, of what it would. None, as in the paper,
+            lets prompts weigh as any key. Prompts that are small at first would not do: norms scale
+            them up, and a prompt of zeros draws as much attention.
 
     Raises:
         ValueError: if the predictor does not fit the backbone, or predicts a number of shallow
-            prompts that is no square.
+            prompts that is no square; or if there is a gate but no predictor.
     """
 
     def __init__(
@@ -83,14 +88,21 @@ class MixFormer(nn.Module):
         box_head: CornerHead,
         score_head: ScoreHead | None = None,
         predictor: PromptPredictor | None = None,
+        prompt_gate: float | None = None,
     ) -> None:
         super().__init__()
         if predictor is not None:
             _check_predictor(backbone, predictor)
+        elif prompt_gate is not None:
+            raise ValueError("prompt_gate is of prompts: there is no predictor")
         self.backbone = backbone
         self.box_head = box_head
         self.score_head = score_head
         self.predictor = predictor
+        self.prompt_gates: nn.Parameter | None = None
+        if prompt_gate is not None:
+            num_layers = len(backbone.prompt_dims)
+            self.prompt_gates = nn.Parameter(torch.full((num_layers,), float(prompt_gate)))
 
     def forward(
         self,
@@ -149,7 +161,9 @@ class MixFormer(nn.Module):
             TypeError: if the crops' dtype is not that of the weights (unless under autocast).
             ValueError: if a shape or number does not fit.
         """
-        tokens, grid = self.backbone.search(search, templates, prompts)  # (B, N, C)
+        tokens, grid = self.backbone.search(
+            search, templates, prompts, self.prompt_gates
+        )  # (B, N, C)
         maps = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
         boxes_xyxy = self.box_head(maps)
         scores = None
@@ -206,6 +220,7 @@ def create_mixformer(
     predictor: type[PromptPredictor] | None = None,
     num_prompts: int = 9,
     deep: bool = False,
+    prompt_gate: float | None = None,
     frozen_head_batch_norm: bool = False,
     head_channels: int | None = None,
     score_heads: int | None = None,
@@ -219,6 +234,7 @@ def create_mixformer(
         predictor: class of the predictor, such as `TransformerPredictor`; None for plain MixFormer.
         num_prompts: prompts P; 9 in the paper, as 3x3.
         deep: prompts for every layer instead of the first only.
+        prompt_gate: see `MixFormer`.
         frozen_head_batch_norm: keep the box head's batch norms constant, as the second stage does.
         head_channels: width of the box head's first convolution.
         score_heads: attention heads of the score module; one per 64 channels if not given.
@@ -243,6 +259,7 @@ def create_mixformer(
         box_head,
         ScoreHead(backbone.embed_dim, score_heads) if score else None,
         None if predictor is None else predictor.for_backbone(backbone, num_prompts, deep=deep),
+        prompt_gate,
     )
 
 

@@ -78,7 +78,7 @@ def load_mixformer_weights(
     missing = [
         key
         for key in expected
-        if key not in converted and (key.partition(".")[0] in new or key.endswith(_COUNTER))
+        if key not in converted and (_part(key) in new or key.endswith(_COUNTER))
     ]
     check_fit(converted, expected, sources, may_lack=missing)
     network.load_state_dict(converted, strict=False)
@@ -131,8 +131,8 @@ def _check_parts(
     if unknown := set(new) - set(_OPTIONAL_PARTS):
         raise ValueError(f"only {_OPTIONAL_PARTS} can be new to a checkpoint, not {unknown}")
     for part in _OPTIONAL_PARTS:
-        is_there = any(name.startswith(f"{part}.") for name in names)
-        is_expected = any(name.startswith(f"{part}.") for name in expected)
+        is_there = part in map(_part, names)
+        is_expected = part in map(_part, expected)
         if is_expected and not is_there and part not in new:
             raise ValueError(
                 f"the checkpoint has no {part}, the network does; if it shall be trained from "
@@ -148,13 +148,17 @@ def _why_left_out(name: str, expected: Mapping[str, Tensor]) -> str:
         return "the classifier of images"
     if name.startswith("backbone.norm."):
         return "an output norm, which the network does without"
-    for part in _OPTIONAL_PARTS:
-        if name.startswith(f"{part}.") and not any(key.startswith(f"{part}.") for key in expected):
-            return f"the {part}, which the network does without"
+    if (part := _part(name)) in _OPTIONAL_PARTS and part not in map(_part, expected):
+        return f"the {part}, which the network does without"
     if name.endswith(_COUNTER) and name not in expected:
         statistic = name.removesuffix(_COUNTER) + ".running_mean"
         return "a counter, which frozen batch norms do not have" if statistic in expected else ""
     return ""
+
+
+def _part(name: str) -> str:
+    """Return what part of a network a weight is of; gates come and go with the predictor."""
+    return "predictor" if name == "prompt_gates" else name.partition(".")[0]
 
 
 def _log(report: LoadReport) -> None:
