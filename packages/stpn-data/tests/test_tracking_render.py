@@ -155,6 +155,39 @@ def test_objects_that_differ_in_colors_have_the_same_pattern() -> None:
     assert np.corrcoef(patterns).min() > 0.999
 
 
+def test_objects_that_differ_in_period_have_it_in_the_same_direction_and_phase() -> None:
+    options = replace(OPTIONS, attributes=("period",), periods=(9.0, 9.001))
+    first, *others = wardrobe_of(options, scene_of(options, 0)).layers(0)
+    for layer in others:
+        assert abs(layer.picture - first.picture).max() < 2
+
+
+def test_camera_shakes_background_and_objects_alike() -> None:
+    clean = replace(OPTIONS, deteriorated=0.0, num_distractors=(1, 1))
+    options = replace(clean, jumps=0.0, swaps=0.0, wander=0.0, shake=14.0)
+    scene, rendered = scene_of(options, 0), render_sequence(options, 0, "train", 0)
+    for track in scene.objects.tracks:
+        still = track.centers - scene.camera
+        assert abs(still - still[0]).max() < 1e-9
+    followed, ignored = [], []
+    for t in range(8):
+        x, y = scene.camera[t + 1] - scene.camera[t]
+        before, after = (
+            cv2.GaussianBlur(rendered.frames[i].astype(np.float32), (0, 0), 2.0) for i in (t, t + 1)
+        )
+        moved = cv2.warpAffine(before, np.array([[1, 0, x], [0, 1, y]]), options.size[::-1])
+        covered = sum(
+            scene.objects.visible_masks(i, *options.size).any(axis=0).astype(np.uint8)
+            for i in (t, t + 1)
+        )
+        inner = np.zeros(options.size, bool)
+        inner[30:-30, 30:-30] = True
+        free = inner & (cv2.dilate(covered, np.ones((31, 31))) == 0)
+        followed.append(abs(moved - after)[free].mean())
+        ignored.append(abs(before - after)[free].mean())
+    assert np.mean(followed) < 0.5 * np.mean(ignored)
+
+
 @pytest.mark.parametrize("attribute", ATTRIBUTES)
 def test_a_distractor_takes_the_look_that_the_target_gives_up(attribute: str) -> None:
     options = replace(OPTIONS, attributes=(attribute,))
