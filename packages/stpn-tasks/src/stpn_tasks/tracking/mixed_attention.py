@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -35,6 +36,9 @@ class EncodedTemplates:
             tuple(values.repeat_interleave(times, dim=0) for values in self.values),
             self.tokens.repeat_interleave(times, dim=0),
         )
+
+
+torch.export.register_dataclass(EncodedTemplates)  # so that programs take and return them
 
 
 class MixedAttentionCvt(CvtStages):

@@ -57,6 +57,9 @@ class Tracked:
     search_tokens: Float[Tensor, "B N C"]
 
 
+torch.export.register_dataclass(Tracked)
+
+
 class MixFormer(nn.Module):
     """Find the target of templates in a search crop, helped by prompts from earlier crops.
 
