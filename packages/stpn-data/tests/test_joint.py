@@ -73,7 +73,9 @@ def test_reports_are_joined_without_counting_twice(ilsvrc):
 
 def test_what_cannot_be_joined_is_refused(ilsvrc):
     vid = ImageNetVID.from_folders(ilsvrc, "train")
-    with pytest.raises(DataError, match="1 videos are in more than one .* such as train/x/a"):
+    with pytest.raises(
+        DataError, match="1 names of videos occur more than once .* such as train/x/a"
+    ):
         JointVideos([vid, vid])
     other = ImageNetVID.from_det_folders(ilsvrc)
     other.classes = vid.classes[::-1]

@@ -1,5 +1,6 @@
 """A user's own videos: frames in folders, one table; what is wrong is named with file and line."""
 
+from pathlib import Path
 from random import Random
 
 import pytest
@@ -57,6 +58,18 @@ def test_rows_are_objects_and_frames_with_rows_are_key_frames(folder):
     assert len(ClipDataset(dataset)) == 3
 
 
+def test_a_folder_written_in_two_ways_is_one_video(folder):
+    (folder / "objects.csv").write_text(TABLE.replace("street,10", "./street/,10"))
+    assert [video.name for video in opened(folder).videos] == ["street", "park/day one"]
+    assert len(opened(folder).objects(0, 2)) == 1
+
+
+def test_a_check_names_the_folder_that_it_is_run_in(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (subset,) = check_data(Path()).subsets
+    assert subset.name == "own"
+
+
 def test_columns_in_any_order_without_tracks_with_a_mark_at_the_start(folder):
     table = "\ufeffright,bottom,left,top,class,frame,video\r\n30,40,1,2,car,2.jpg,street\r\n"
     (folder / "objects.csv").write_text(table + "9,9,1,2,car,2.jpg,street\r\n", newline="")
@@ -105,6 +118,7 @@ FAULTS = [
     ("street,,car,1,2,3,4,", "'frame' is ''"),
     ("../street,2.jpg,car,1,2,3,4,", "'video' is '../street', no folder beside"),
     (",2.jpg,car,1,2,3,4,", "'video' is ''"),
+    ("./,2.jpg,car,1,2,3,4,", "'video' is './', no folder beside"),
     ("lake,2.jpg,car,1,2,3,4,", "lake: no such folder"),
 ]
 

@@ -154,6 +154,12 @@ def test_a_folder_that_is_no_data_set_is_told_what_it_may_hold(own):
         open_videos(str(own), "train")
 
 
+def test_a_json_is_named_json_before_it_is_made(ilsvrc, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        stpn("data", "convert", ilsvrc, tmp_path / "train")
+    assert f"must be named *.json, got {tmp_path / 'train'}" in capsys.readouterr().err
+
+
 def test_data_convert_goes_both_ways(ilsvrc, tmp_path, capsys):
     back = tmp_path / "back"
     for task, data, found in (

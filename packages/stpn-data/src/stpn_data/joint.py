@@ -40,8 +40,8 @@ class JointVideos:
         names = Counter(video.name for video in self.videos)
         if doubled := [name for name, count in names.items() if count > 1]:
             raise DataError(
-                f"{len(doubled)} videos are in more than one of the joined data sets, such as "
-                f"{doubled[0]}"
+                f"{len(doubled)} names of videos occur more than once in the joined data sets, "
+                f"such as {doubled[0]}"
             )
         self._ends = list(accumulate(len(part.videos) for part in parts))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from stpn_data.annotated_videos import AnnotatedVideos
 from stpn_data.annotations import AnnotatedBox, DataReport, shown
@@ -178,9 +178,11 @@ def object_row(
         raise DataError(f"{place}: {len(fields)} fields for {len(columns)} columns")
     fields = fields + [""] * (len(columns) - len(fields))
     record = dict(zip(columns, fields, strict=True))
-    video, frame, name = record["video"], record["frame"], record["class"]
-    if not video or not is_below(video):
-        raise DataError(f"{place}: 'video' is {shown(video)}, no folder beside the table")
+    frame, name = record["frame"], record["class"]
+    video = PurePosixPath(record["video"]).as_posix()  # one name of a folder: v, not ./v or v/
+    if video == "." or not is_below(video):
+        wrong = shown(record["video"])
+        raise DataError(f"{place}: 'video' is {wrong}, no folder beside the table")
     if not frame or Path(frame).name != frame:
         raise DataError(f"{place}: 'frame' is {shown(frame)}, no file of the folder of its video")
     if not any(record[column] for column in record if column not in ("video", "frame")):

@@ -23,7 +23,7 @@ def check_own_folder(table: Path, report: DataReport, progress: bool) -> Subset:
         report: receives the problems.
         progress: show a bar.
     """
-    subset = Subset(table.parent.name, table.name)
+    subset = Subset(table.absolute().parent.name, table.name)
     rows: dict[str, list[ObjectRow]] = {}
     try:
         classes = read_classes(table)

@@ -72,6 +72,8 @@ def _convert_to_json(source: Path, output: Path, split: Split, left_out: DataRep
     from stpn_data import det_folders_to_coco, vid_folders_to_coco
     from stpn_tasks.files import write_text
 
+    if output.suffix != ".json":  # by which readers know it
+        raise ValueError(f"the output must be named *.json, got {output}")
     if source.parts[-2:] == ("Data", "DET"):
         data = det_folders_to_coco(source.parent.parent, split, left_out, progress=True)
         summary = f"{len(data['images'])} images"
