@@ -44,6 +44,18 @@ def test_features_of_chosen_frames_are_those_of_a_stream(tiny, videos, predictor
             torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-5)
 
 
+def test_a_frame_or_support_frame_of_another_size_is_named(tiny):
+    class Zooming(tiny.MovingSquares):
+        def frame(self, video, index):
+            pixels = super().frame(video, index)
+            return pixels if index != 4 else pixels.repeat(2, 0)
+
+    videos = Zooming(((8, 64, 96),))
+    for index in (4, 2):  # 4 is a support frame of 2
+        with pytest.raises(ValueError, match="v0: frame 4 is 96x128, the video 96x64"):
+            list(frame_features(inference(tiny), videos, 0, [index]))
+
+
 def test_support_frames_spread_over_the_video_or_of_another_one_are_followed(tiny, videos):
     run = inference(tiny)
     own = next(frame_features(run, videos, 0, [4])).features[-1]

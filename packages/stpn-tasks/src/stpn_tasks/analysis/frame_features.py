@@ -11,7 +11,7 @@ from torch import Tensor
 
 from stpn_core import SupportFrame
 from stpn_data.videos import VideoDataset
-from stpn_tasks.detection.inference import VideoInference, another_video
+from stpn_tasks.detection.inference import VideoInference, another_video, read_frames
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,8 @@ def frame_features(
         frames: numbers of the frames; ascending ones share most.
 
     Raises:
-        ValueError: if the support frames shall be another video's and there is none.
+        ValueError: if the support frames shall be another video's and there is none, or a frame
+            has not the size of its video; names the video.
     """
     length, sampler = dataset.videos[video].num_frames, inference.sampler
     is_own = sampler is None or inference.support_video == "own"
@@ -62,7 +63,7 @@ def frame_features(
         support = [] if sampler is None else list(sampler(index, length))
         new = {s: _describe(inference, dataset, source, s) for s in set(support) - set(described)}
         described = {s: new[s] if s in new else described[s] for s in support}
-        frame = dataset.frame(video, index)
+        (frame,) = read_frames(dataset, [video], index)
         images, size = inference.prepare([frame]), inference.prepare.resized_size(frame)
         yield FrameFeatures(
             index,
@@ -77,7 +78,7 @@ def frame_features(
 def _describe(
     inference: VideoInference, dataset: VideoDataset, video: int, index: int
 ) -> SupportFrame:
-    frame = dataset.frame(video, index)
+    (frame,) = read_frames(dataset, [video], index)
     size = inference.prepare.resized_size(frame)
     return inference.detector.describe(inference.prepare([frame]), [size])
 

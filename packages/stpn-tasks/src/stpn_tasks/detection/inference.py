@@ -176,10 +176,10 @@ class VideoInference:
                 frame has not the size of its video; names the video.
         """
         num_frames = dataset.videos[numbers[0]].num_frames
-        read = partial(_read, dataset, numbers)
+        read = partial(read_frames, dataset, numbers)
         if self.sampler is not None and self.support_video == "other":
             others = [another_video(dataset, number) for number in numbers]
-            by_time = list(self.whole(read, num_frames, partial(_read, dataset, others)))
+            by_time = list(self.whole(read, num_frames, partial(read_frames, dataset, others)))
         elif isinstance(self.sampler, VideoUniformSampler):
             by_time = list(self.whole(read, num_frames))
         else:
@@ -239,7 +239,12 @@ def _of_size(group: PreparedFrames, first: PreparedFrames, index: int) -> Prepar
     return group
 
 
-def _read(dataset: VideoDataset, numbers: Sequence[int], t: int) -> list[Frame]:
+def read_frames(dataset: VideoDataset, numbers: Sequence[int], t: int) -> list[Frame]:
+    """Read the frames of some videos at a time.
+
+    Raises:
+        DataError: a frame has not the size of its video; names both.
+    """
     frames = [dataset.frame(number, t) for number in numbers]
     for number, frame in zip(numbers, frames, strict=True):
         video = dataset.videos[number]
