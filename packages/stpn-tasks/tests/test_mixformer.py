@@ -13,6 +13,7 @@ from stpn_core import (
     TransformerPredictor,
 )
 from stpn_tasks.tracking.mixformer import create_mixformer
+from stpn_tasks.tracking.score_head import ScoreHead
 
 TINY = {"dims": (16, 24, 32), "depths": (1, 2, 1), "num_heads": (1, 2, 4), "head_channels": 16}
 T, S, GRID = 32, 64, 4
@@ -97,6 +98,46 @@ def test_cached_templates_equal_one_masked_sequence(prompt_conv, kind):
     t, s = dense_mixed_attention(network.backbone, together, search, prompts)
     assert_close(encoded.tokens, t, atol=2e-5, rtol=1e-4)
     assert_close(tracked.search_tokens, s, atol=2e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("template_size", "search_size"), [(56, 64), (48, 96), (28, 32)])
+def test_odd_template_grids_and_small_crops(template_size, search_size):
+    network = tiny()
+    together = randn(1, 3, 3, template_size, template_size)
+    search = randn(1, 3, search_size, search_size, seed=1)
+    prompts = prompts_for(network, deep=False, batch=1)
+    encoded = network.encode_templates(together[:, 0], together[:, 1:])
+    found = network.track(search, encoded, prompts).search_tokens
+    t, s = dense_mixed_attention(network.backbone, together, search, prompts)
+    assert_close(encoded.tokens, t, atol=2e-5, rtol=1e-4)
+    assert_close(found, s, atol=2e-5, rtol=1e-4)
+    assert found.shape[1] == (search_size // 16) ** 2
+
+
+@torch.no_grad()
+def test_a_score_of_several_heads_scales_by_their_common_width():
+    torch.manual_seed(0)
+    head = ScoreHead(16, num_heads=2)
+    for parameter in head.parameters():
+        parameter.normal_(std=0.5)
+    maps, template = randn(2, 16, 4, 4), randn(2, 5, 16, seed=1)
+    boxes = torch.tensor([[0.1, 0.2, 0.6, 0.9], [0.3, 0.0, 0.8, 0.7]])
+    x = head.token_norm(head.token)[0].expand(2, -1)  # (B, C)
+    for look, memory in zip(
+        head.looks, (head.pool(maps, boxes).flatten(2).mT, template), strict=True
+    ):
+        halves = []
+        for half in (slice(0, 8), slice(8, 16)):
+            q, k, v = (
+                look.query(x)[:, half],
+                look.key(memory)[..., half],
+                look.value(memory)[..., half],
+            )
+            weights = (torch.einsum("bc,bnc->bn", q, k) / 4).softmax(1)
+            halves.append(torch.einsum("bn,bnc->bc", weights, v))
+        x = look.norm(look.output(torch.cat(halves, dim=1)))
+    assert_close(head(maps, boxes, template), head.mlp(x)[:, 0], atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
