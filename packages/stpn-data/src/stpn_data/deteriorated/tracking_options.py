@@ -35,6 +35,10 @@ class TrackingOptions:
     its look wholly, and one of the distractors takes the one that the target had at first, so that
     the first template misleads in the end.
 
+    How much that asks for identity is measured by `benchmarks/tracking_identity.py`. A later
+    change or less strength make the first template better than that of another sequence; an
+    earlier change makes a recent template better than the first one.
+
     Attributes:
         size: (height, width) of a frame in pixels.
         num_frames: fewest and most frames T of a sequence.
