@@ -14,11 +14,10 @@ from tqdm import tqdm
 from stpn_data.annotations import DataReport, shown
 from stpn_data.checks.lists import check_lists, check_still_list
 from stpn_data.checks.subset import Problem, Subset, add_problems, box_problems, image_problems
-from stpn_data.imagenet_vid import IMAGENET_VID_CLASSES
+from stpn_data.imagenet_vid import LABELS
 from stpn_data.vid_xml import parse_xml, xml_box, xml_size
 from stpn_data.videos import DataError
 
-_LABELS = {wordnet_id: label for label, wordnet_id in enumerate(IMAGENET_VID_CLASSES)}
 _SPLITS = ("train", "val", "test")
 
 
@@ -158,7 +157,7 @@ class _Part:
         frame.objects += 1
         place = f"{path}: object {number}"
         try:
-            box = xml_box(element, path, _LABELS, track_id=None if self._is_video else number)
+            box = xml_box(element, path, LABELS, track_id=None if self._is_video else number)
         except DataError as error:
             frame.problems.append(("annotation that cannot be read", f"{error} (object {number})"))
             return
