@@ -100,6 +100,14 @@ def test_an_item_is_a_function_of_seed_epoch_and_number():
     assert not same(training_crops(noise, options, seed=1)[0], forward[0])
 
 
+def test_crops_of_the_same_frames_are_other_ones_in_another_epoch():
+    items = training_crops(noise, replace(STILL, centre_jitter=4.5), sampler=Fixed(20))
+    first = items[0]
+    items.set_epoch(1)
+    assert items.samples[0].search.index == 20
+    assert not same(items[0], first)
+
+
 def test_the_box_is_where_the_target_is_whatever_was_drawn():
     items = training_crops(square, SMALL, count=40)
     centres = []

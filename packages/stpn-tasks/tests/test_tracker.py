@@ -1,4 +1,5 @@
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -159,6 +160,54 @@ def test_a_low_score_marks_the_target_as_lost_and_still_gives_a_box(
     results, _ = follow(OnlineTracker(toy_network(prompted=False).eval(), options), frames)
     assert [result.is_lost for result in results] == [lost] * (LENGTH - 1)
     assert all(min(result.box_xywh[2:]) >= options.clip_margin for result in results)
+
+
+class Scored:
+    """Score the frames as written; the target stays in the middle."""
+
+    predictor = None
+
+    def __init__(self, scores):
+        self.logits = iter(torch.tensor(scores).logit())
+        self.encoded = []
+
+    def encode_templates(self, template, online):
+        self.encoded.append(online[0])
+
+    def track(self, search, templates, prompts=None):
+        boxes = torch.tensor([[0.5, 0.5, 0.25, 0.25]])
+        return SimpleNamespace(
+            boxes_cxcywh=boxes, scores=next(self.logits)[None], search_tokens=boxes[None]
+        )
+
+    def embed_support(self, search_tokens):
+        raise AssertionError("no predictor asks for this")
+
+    predict_prompts = embed_support
+
+
+@pytest.mark.parametrize(
+    ("scores", "decay", "chosen"),
+    [
+        ([0.6, 0.9, 0.8], 1.0, [2]),  # the best one
+        ([0.6, 0.9, 0.8], 0.8, [3]),  # 0.9 * 0.8 < 0.8
+        ([0.6, 0.9, 0.7], 0.8, [2]),
+        ([0.9, 0.6, 0.6, 0.7, 0.4, 0.4], 1.0, [1, 4]),  # the first interval's score is forgotten
+        ([0.9, 0.6, 0.6, 0.5, 0.4, 0.4], 1.0, [1, 0]),  # nothing above 0.5: the initial template
+    ],
+)
+def test_the_best_frame_of_an_interval_becomes_the_template(frames, scores, decay, chosen):
+    network = Scored(scores)
+    options = TrackerOptions(
+        template_size=16, search_size=32, online_size=1, update_interval=3, score_decay=decay
+    )
+    tracker = OnlineTracker(network, options)
+    tracker.init(frames[0], BOX)
+    boxes = [BOX, *[tracker.track(frame).box_xywh for frame in frames[1 : len(scores) + 1]]]
+    assert len(network.encoded) == len(chosen) + 1
+    for online, frame in zip(network.encoded[1:], chosen, strict=True):
+        window = CropWindow.around(boxes[frame], 2.0, 16)
+        assert_close(online, to_input([window.cut(frames[frame])]))
 
 
 @pytest.mark.without_shape_checks

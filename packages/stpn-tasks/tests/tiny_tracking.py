@@ -55,7 +55,7 @@ class MovingTargets:
         for number, length in enumerate(lengths):
             boxes = np.array([[10 + t % 20, 8 + t % 10, 12, 10] for t in range(length)], float)
             seen = np.ones(length, bool)
-            self.sequences.append(TrackingSequence(f"s{number}", size, boxes, seen, seen))
+            self.sequences.append(TrackingSequence(f"s{number}", size, boxes, seen, seen.copy()))
         self.read = []
 
     def frame(self, sequence, index):
