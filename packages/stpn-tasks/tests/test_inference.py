@@ -178,6 +178,12 @@ def test_videos_of_two_sizes_do_not_go_together(model, tiny):
         inference.videos(videos, [0, 1])
 
 
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_no_videos_side_by_side_are_refused(model, batch_size):
+    with pytest.raises(ValueError, match=f"batch_size must be at least 1, got {batch_size}"):
+        group_videos(model[2], batch_size)
+
+
 @pytest.mark.parametrize("together", [0, -1])
 def test_no_frames_in_a_pass_are_refused(model, together):
     inference, _ = make_inference(model, VideoUniformSampler(3))

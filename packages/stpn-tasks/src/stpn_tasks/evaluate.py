@@ -101,6 +101,13 @@ def evaluate_files(
 
 
 def model_names(files: Sequence[Path]) -> list[str]:
-    """Name files by their folders, or by their whole paths where these are the same."""
+    """Name files by their folders, or by their whole paths where these are the same.
+
+    Raises:
+        ValueError: if a file is there twice: its numbers would stand for two models.
+    """
+    resolved = [file.resolve() for file in files]
+    if doubled := [file for file in files if resolved.count(file.resolve()) > 1]:
+        raise ValueError(f"a file is compared with itself: {' and '.join(map(str, doubled))}")
     names = [file.resolve().parent.name for file in files]
     return names if len(set(names)) == len(names) else [str(file) for file in files]

@@ -272,7 +272,13 @@ def another_video(dataset: VideoDataset, number: int) -> int:
 
 
 def group_videos(dataset: VideoDataset, batch_size: int) -> list[list[int]]:
-    """Group videos of one size and length, at most ``batch_size`` together, longest first."""
+    """Group videos of one size and length, at most ``batch_size`` together, longest first.
+
+    Raises:
+        ValueError: if ``batch_size`` is below 1.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     same: dict[tuple[int, int, int], list[int]] = {}
     for number, video in enumerate(dataset.videos):
         same.setdefault((video.num_frames, video.height, video.width), []).append(number)
