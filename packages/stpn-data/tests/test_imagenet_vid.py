@@ -132,6 +132,21 @@ def test_key_frames_of_the_training_list(tree):
     assert dataset.report.counts == {"key frame listed twice": 1}
 
 
+def test_without_a_list_a_training_video_has_15_key_frames_at_equal_distances(tree):
+    for name, length in (("a", 30), ("b", 15), ("c", 16)):
+        for number in range(length):
+            tree.frame(f"train/x/{name}", number)
+    dataset = tree.open("train")
+    thirty, fifteen, sixteen = (video.key_frames for video in dataset.videos)
+    assert thirty == tuple(range(1, 30, 2))
+    assert fifteen == tuple(range(15))
+    assert len(set(sixteen)) == 15
+    assert dataset.report.counts.total() == 2  # of "a" and "c"
+    tree.root.joinpath("Data/VID/train").rename(tree.root / "Data/VID/val")
+    tree.root.joinpath("Annotations/VID/train").rename(tree.root / "Annotations/VID/val")
+    assert len(tree.open("val").videos[0].key_frames) == 30
+
+
 def test_video_list_without_newline_at_the_end(tree):
     tree.frame("val/b", 0)
     tree.frame("val/a", 0)

@@ -54,7 +54,8 @@ class ImageNetVID(AnnotatedVideos):
     Use `from_folders` or `from_coco`; `from_det_folders` reads the still images of ImageNet DET
     with which VID is trained together (`JointVideos`). Boxes are (xmin, ymin, xmax, ymax) as in
     the XML files, neither clipped nor shifted. The key frames of a training video are the 15 (or
-    fewer) of the FGFA list; those of a video without such a list are all its frames.
+    fewer) of the FGFA list, or without it 15 at equal distances, which the report counts; those of
+    other splits are all frames.
 
     Attributes:
         videos: all videos, in the order of the list.

@@ -12,6 +12,9 @@ from stpn_data.images import read_image
 from stpn_data.vid_xml import parse_xml, xml_box, xml_size
 from stpn_data.videos import DataError, Video
 
+# Key frames of a training video, as in FGFA's list.
+TRAINING_FRAMES = 15
+
 
 class VidFolders:
     """Index one split of the tree; XML files are read frame by frame, when asked for.
@@ -20,6 +23,8 @@ class VidFolders:
     Lists are taken in this order: the FGFA lists in `Lists/` (with the training frames and
     lengths), `ImageSets/VID/<split>.txt` (one line a frame), `ImageSets/VID/<split>_<n>.txt` (one
     line a video), and without any of them the folders themselves.
+
+    Where no list names the key frames of training videos, they are 15 of each at equal distances.
 
     Args:
         root: the folder `ILSVRC` (or `ILSVRC2015`), or the one that contains it.
@@ -47,13 +52,23 @@ class VidFolders:
             if len(numbers) != numbers[-1] - numbers[0] + 1:
                 report.add("video with gaps in its frame numbers", name)
             height, width = self._size(name, numbers[0])
-            key_frames = tuple(sorted(numbers.index(number) for number in key_numbers))
-            self.videos.append(
-                Video(name, len(numbers), height, width, key_frames or tuple(range(len(numbers))))
-            )
+            key_frames = sorted(numbers.index(number) for number in key_numbers)
+            if not key_frames:
+                key_frames = self._choose_key_frames(name, len(numbers), split)
+            self.videos.append(Video(name, len(numbers), height, width, tuple(key_frames)))
             self._numbers.append(numbers)
         if not self.videos:
             raise DataError(f"{self.root}: no videos of split {split!r}")
+
+    def _choose_key_frames(self, name: str, num_frames: int, split: str) -> list[int]:
+        """Return all frames; of a training video 15 at equal distances, as the missing list has."""
+        if split != "train" or num_frames <= TRAINING_FRAMES:
+            return list(range(num_frames))
+        self._report.add(
+            f"training video whose {TRAINING_FRAMES} key frames no list names: at equal distances",
+            name,
+        )
+        return [(2 * i + 1) * num_frames // (2 * TRAINING_FRAMES) for i in range(TRAINING_FRAMES)]
 
     def image_path(self, video: int, index: int) -> Path:
         """Name the file of a frame."""
