@@ -18,6 +18,7 @@ from stpn_tasks.detection.detector import SelsaDetector, VideoDetector
 from stpn_tasks.detection.motion import motion_from_tracks
 from stpn_tasks.recipe_json import from_json
 from stpn_tasks.recipes import DETECTION_RECIPES, DetectionRecipe
+from stpn_tasks.tracking.recipes import TRACKING_RECIPES
 from stpn_tasks.results import load_results
 
 SMALLER = (
@@ -77,10 +78,14 @@ COMMANDS = [
     ("train",),
     ("train", "detection"),
     *(("train", "detection", name) for name in DETECTION_RECIPES),
+    ("train", "tracking"),
+    *(("train", "tracking", name) for name in TRACKING_RECIPES),
     ("eval",),
     ("eval", "detection"),
+    ("eval", "tracking"),
     ("predict",),
     ("predict", "detection"),
+    ("predict", "tracking"),
     ("data",),
     ("data", "check"),
     ("data", "convert"),
@@ -130,6 +135,8 @@ def test_recipes_lists_all_with_their_commands(capsys):
     for name in DETECTION_RECIPES:
         assert f"\n{name}\n    " in f"\n{text}"
         assert f"    stpn train detection {name} --data" in text
+    for name in TRACKING_RECIPES:
+        assert f"    stpn train tracking {name} --data" in text
 
 
 def test_bench_times_every_policy_and_writes_the_numbers(capsys, tmp_path):

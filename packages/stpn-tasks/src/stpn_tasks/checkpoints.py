@@ -16,6 +16,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 
+from stpn_tasks.files import write_text
+
 # In the folder of a checkpoint: how far the run is, and what the other files must be.
 _PROGRESS = "progress.json"
 # How torch, safetensors and the system report that a file cannot be written.
@@ -171,6 +173,25 @@ class Checkpoints:
             raise ValueError(
                 f"{path} is of another run ({values}): choose another folder, or the same values"
             )
+
+
+def claim_folder(output: Path, recipe: str, accelerator: Accelerator) -> None:
+    """Write ``recipe.json`` into the output folder, unless another one is there.
+
+    Args:
+        output: folder of a run.
+        recipe: its recipe as JSON text.
+        accelerator: devices and processes.
+
+    Raises:
+        ValueError: if the folder holds a run of another recipe.
+    """
+    path = output / "recipe.json"
+    if path.exists() and path.read_text(encoding="utf-8") != recipe:
+        raise ValueError(f"{output} holds a run of another recipe: choose another output folder")
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        write_text(path, recipe)
 
 
 def check_writable(folder: Path, accelerator: Accelerator) -> None:

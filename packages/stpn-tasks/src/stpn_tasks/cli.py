@@ -14,6 +14,7 @@ from stpn_tasks.commands.comparison import demo, report, sweep
 from stpn_tasks.commands.data import check_data, convert_data
 from stpn_tasks.commands.detection import eval_detection, predict_detection, train_detection_app
 from stpn_tasks.commands.recipes import info, recipes
+from stpn_tasks.commands.tracking import eval_tracking, predict_tracking, train_tracking_app
 from stpn_tasks.commands.weights import convert_weights_app
 from stpn_tasks.termination import EXIT_CODE, Terminated
 
@@ -23,8 +24,11 @@ def _app() -> SubcommandApp:
     train_app.command(
         train_detection_app(), name="detection", help="Train a video object detector."
     )
+    train_app.command(train_tracking_app(), name="tracking", help="Train a visual object tracker.")
     eval_app.command(name="detection")(eval_detection)
+    eval_app.command(name="tracking")(eval_tracking)
     predict_app.command(name="detection")(predict_detection)
+    predict_app.command(name="tracking")(predict_tracking)
     analyze_app = SubcommandApp()
     analyze_app.command(cam)
     analyze_app.command(tsne)

@@ -9,11 +9,12 @@ from typing import Literal
 from tyro.conf import Positional
 
 from stpn_tasks.recipes import DETECTION_RECIPES
+from stpn_tasks.tracking.recipes import TRACKING_RECIPES
 
 
 def recipes() -> None:
     """List the recipes: what each is, its command, and what it gave."""
-    for name, recipe in DETECTION_RECIPES.items():
+    for name, recipe in (*DETECTION_RECIPES.items(), *TRACKING_RECIPES.items()):
         print(f"{name}\n{textwrap.indent(inspect.cleandoc(recipe.__doc__ or ''), '    ')}\n")
 
 

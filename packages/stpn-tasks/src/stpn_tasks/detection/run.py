@@ -11,7 +11,7 @@ from accelerate import Accelerator
 
 from stpn_core import PromptPredictor
 from stpn_data.videos import VideoDataset
-from stpn_tasks.checkpoints import check_writable
+from stpn_tasks.checkpoints import check_writable, claim_folder
 from stpn_tasks.detection.build import build_detector, build_preparation, build_test_sampler
 from stpn_tasks.detection.checkpoint import SavedDetector, initialise, save_detector
 from stpn_tasks.detection.data import build_clips, build_collate
@@ -19,7 +19,6 @@ from stpn_tasks.detection.detector import VideoDetector
 from stpn_tasks.detection.evaluation import DetectionEvaluation, evaluate_detector
 from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.engine import train
-from stpn_tasks.files import write_text
 from stpn_tasks.recipe_json import to_json
 from stpn_tasks.recipes import CHECKPOINT_EVERY, DetectionRecipe, SupportOptions
 from stpn_tasks.tables import environment, write_json
@@ -54,7 +53,7 @@ def train_detector(
         ValueError: if the folder holds a run of another recipe or on other data.
     """
     check_writable(output, accelerator)
-    _claim(output, recipe, accelerator)
+    claim_folder(output, to_json(recipe), accelerator)
     start = time.perf_counter()
     detector = build_detector(recipe, len(videos.classes))
     if recipe.init is not None:
@@ -167,13 +166,3 @@ def build_inference(
     prepare = build_preparation(saved.recipe, accelerator.device)
     sampler = None if support.off else build_test_sampler(recipe)
     return VideoInference(detector, sampler, prepare, prompts.support_video, frames_per_pass)
-
-
-def _claim(output: Path, recipe: DetectionRecipe, accelerator: Accelerator) -> None:
-    """Write the recipe into the output folder, unless another one is there."""
-    path = output / "recipe.json"
-    if path.exists() and path.read_text(encoding="utf-8") != to_json(recipe):
-        raise ValueError(f"{output} holds a run of another recipe: choose another output folder")
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        write_text(path, to_json(recipe))

@@ -1,0 +1,148 @@
+"""Two-stage training of a tracker: everything but the score module, then the score module."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from stpn_data.sequences import TrackingDataset
+from stpn_tasks.checkpoints import check_writable, claim_folder
+from stpn_tasks.engine import train
+from stpn_tasks.recipe_json import to_json
+from stpn_tasks.recipes import CHECKPOINT_EVERY, OptimRecipe
+from stpn_tasks.tables import environment, write_json
+from stpn_tasks.tracking.batch import TrackBatch, collate_tracks
+from stpn_tasks.tracking.build import Stage, build_network, build_samples
+from stpn_tasks.tracking.checkpoint import save_tracker
+from stpn_tasks.tracking.losses import BoxLosses, ScoreLosses, box_losses, score_losses
+from stpn_tasks.tracking.mixformer import MixFormer, Tracked
+from stpn_tasks.tracking.recipes import TrackingRecipe
+
+
+def train_tracker(
+    recipe: TrackingRecipe,
+    sequences: TrackingDataset,
+    output: Path,
+    *,
+    accelerator: Accelerator,
+    num_workers: int = 0,
+    checkpoint_every: int = CHECKPOINT_EVERY,
+    accumulate: int = 1,
+) -> Path:
+    """Train the tracker of a recipe in its two stages and return the path of its weights.
+
+    Begins where an earlier run in the same folder stopped, at its last whole checkpoint.
+
+    Args:
+        recipe: what to train and how.
+        sequences: annotated sequences.
+        output: folder for ``model.safetensors``, ``recipe.json``, ``training.json``, and
+            checkpoints.
+        accelerator: devices and processes.
+        num_workers: processes that load samples.
+        checkpoint_every: steps from one checkpoint to the next.
+        accumulate: micro-batches that a process makes of its samples of a step, to save memory.
+
+    Raises:
+        OSError: if a checkpoint cannot be written; names its folder, the reason and the last one.
+        ValueError: if the folder holds a run of another recipe or on other data.
+    """
+    check_writable(output, accelerator)
+    claim_folder(output, to_json(recipe), accelerator)
+    start = time.perf_counter()
+    stages: list[tuple[Stage, OptimRecipe, type[_StageTraining]]] = [
+        ("box", recipe.box, BoxTraining)
+    ]
+    if recipe.has_score:
+        stages.append(("score", recipe.score, ScoreTraining))
+    weights: dict[str, Tensor] = {}
+    history = {}
+    for stage, optim, training in stages:
+        network = build_network(recipe, score=stage == "score", load_weights=stage == "box")
+        network.load_state_dict(weights, strict=False)  # the score module begins anew
+        history[stage] = train(
+            training(network),
+            build_samples(recipe, sequences, stage, optim),
+            collate_tracks,
+            optim,
+            accelerator=accelerator,
+            seed=recipe.seed,
+            checkpoints=output / "checkpoints" / stage,
+            checkpoint_every=checkpoint_every,
+            accumulate=accumulate,
+            num_workers=num_workers,
+            title=f"train, {stage}",
+        )
+        weights = network.cpu().state_dict()
+    path = output / "model.safetensors"
+    if accelerator.is_main_process:
+        save_tracker(path, network, recipe)
+        minutes = round((time.perf_counter() - start) / 60, 2)
+        about = {"minutes": minutes, "environment": environment(accelerator.device)}
+        write_json(output / "training.json", {"losses": history, **about})
+    accelerator.wait_for_everyone()
+    return path
+
+
+class _StageTraining(nn.Module):
+    """A network as the engine trains it: called with a batch, it returns losses."""
+
+    def __init__(self, network: MixFormer) -> None:
+        super().__init__()
+        self.network = network
+
+    def track(self, batch: TrackBatch, score_boxes: Tensor | None = None) -> Tracked:
+        """Encode templates, predict prompts if there is a predictor, and search."""
+        network = self.network
+        templates = network.encode_templates(batch.template, batch.online)
+        prompts = None
+        if network.predictor is not None:
+            if batch.support is None:
+                raise ValueError("this tracker reads support crops, but the samples have none")
+            embeddings = network.embed_support_crops(batch.support, templates)
+            prompts = network.predict_prompts(embeddings)
+        return network.track(batch.search, templates, prompts, score_boxes)
+
+
+class BoxTraining(_StageTraining):
+    """The first stage: all weights but the score module's, on the losses of boxes."""
+
+    def forward(self, batch: TrackBatch) -> BoxLosses:
+        """Return the losses of the boxes found."""
+        return box_losses(self.track(batch).boxes_cxcywh, batch.boxes_xyxy)
+
+
+class ScoreTraining(_StageTraining):
+    """The second stage: the score module alone, on scores of the annotated boxes.
+
+    All else is frozen, norms and stochastic depth included.
+    """
+
+    def __init__(self, network: MixFormer) -> None:
+        super().__init__(network)
+        network.requires_grad_(False)
+        self._score_head.requires_grad_(True)
+
+    @property
+    def _score_head(self) -> nn.Module:
+        if self.network.score_head is None:
+            raise ValueError("the second stage trains the score module, which is not there")
+        return self.network.score_head
+
+    def train(self, mode: bool = True) -> ScoreTraining:
+        """Set the score module's mode; all else stays in that of testing."""
+        super().train(False)
+        self._score_head.train(mode)
+        return self
+
+    def forward(self, batch: TrackBatch) -> ScoreLosses:
+        """Return the loss of the scores of the annotated boxes."""
+        start, end = batch.boxes_xyxy[:, :2], batch.boxes_xyxy[:, 2:]
+        boxes_cxcywh = torch.cat([(start + end) / 2, end - start], dim=1)
+        scores = self.track(batch, boxes_cxcywh).scores
+        assert scores is not None
+        return score_losses(scores, batch.is_positive)
