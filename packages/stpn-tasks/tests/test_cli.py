@@ -18,8 +18,8 @@ from stpn_tasks.detection.detector import SelsaDetector, VideoDetector
 from stpn_tasks.detection.motion import motion_from_tracks
 from stpn_tasks.recipe_json import from_json
 from stpn_tasks.recipes import DETECTION_RECIPES, DetectionRecipe
-from stpn_tasks.tracking.recipes import TRACKING_RECIPES
 from stpn_tasks.results import load_results
+from stpn_tasks.tracking.recipes import TRACKING_RECIPES
 
 SMALLER = (
     *("--backbone.embed-dim", "16", "--backbone.depths", "1", "1"),
