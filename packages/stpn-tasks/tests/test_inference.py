@@ -166,9 +166,13 @@ def test_frames_of_another_size_are_named_where_a_video_is_read_at_any_time(mode
         return [large if index == 1 else videos.frame(0, index)]
 
     with pytest.raises(ValueError, match="frame 1 is 96x128, the frames before it 96x64"):
-        list(inference.whole(read, 3))
+        list(inference.whole(map(read, range(3)), 3, read))
+    frames = [[videos.frame(0, index)] for index in range(3)]
     with pytest.raises(ValueError, match="frame 0 is 96x128, the frames before it 96x64"):
-        list(inference.whole(lambda t: [videos.frame(0, t)], 3, lambda t: [large]))
+        list(inference.whole(frames, 3, lambda t: [large]))
+    with pytest.raises(ValueError, match="a video of 4 frames ended after 3"):
+        list(inference.whole(frames, 4, lambda t: frames[0]))
+    assert list(inference.whole([], 0, read)) == []
 
 
 def test_videos_of_two_sizes_do_not_go_together(model, tiny):

@@ -142,11 +142,24 @@ def test_the_input_is_never_overwritten(tiny, detector, tmp_path):
     assert source.read_bytes() == before
 
 
-def test_a_detector_that_needs_the_whole_video_leaves_nothing_behind(tiny, detector, tmp_path):
+@pytest.mark.parametrize("write", [write_mp4, write_folder])
+def test_support_frames_of_the_whole_video_are_looked_up_first(tiny, detector, tmp_path, write):
+    source = write(tmp_path / "clip.mp4", shades(tiny))
+    inference = make_inference(tiny, detector, VideoUniformSampler(3))
+    prediction = predict(inference, source, tmp_path / "out")
+    frames = [[frame] for frame in VideoReader(source)]
+    expected = [found for found, *_ in inference.whole(frames, LENGTH, frames.__getitem__)]
+    rows = json.loads(prediction.boxes.read_text())["frames"]
+    assert len(rows) == len(expected) == LENGTH
+    for found, row in zip(expected, rows, strict=True):
+        assert np.allclose(row["scores"], found.scores, atol=1e-5)
+
+
+def test_support_frames_of_another_video_leave_nothing_behind(tiny, detector, tmp_path):
     source = write_mp4(tmp_path / "clip.mp4", shades(tiny))
     inference = make_inference(tiny, detector, VideoUniformSampler(3))
-    with pytest.raises(ValueError, match="cannot be streamed"):
-        predict(inference, source, tmp_path / "out")
+    with pytest.raises(ValueError, match="a stream has no other video"):
+        predict(replace(inference, support_video="other"), source, tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []
 
 

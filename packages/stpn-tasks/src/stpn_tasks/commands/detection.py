@@ -103,7 +103,8 @@ def predict_detection(
 ) -> None:
     """Detect objects in a video and write it with boxes, and a json of all boxes.
 
-    The video is streamed: only the frames that wait for their support frames are in memory.
+    The video is streamed: only the frames that wait for their support frames are in memory. With
+    support frames of the whole video ("uniform") it is read three times.
 
     Args:
         video: a video file, or a folder of frames.

@@ -136,30 +136,31 @@ class VideoInference:
 
     def whole(
         self,
-        read: Callable[[int], Sequence[Frame]],
+        frames: Iterable[Sequence[Frame]],
         num_frames: int,
-        read_support: Callable[[int], Sequence[Frame]] | None = None,
+        read_support: Callable[[int], Sequence[Frame]],
     ) -> Iterator[list[Detections]]:
-        """Yield the detections of each frame of videos that can be read at any time.
+        """Yield the detections of each frame of videos whose support frames lie anywhere.
 
         See `encode_video`: each support frame is described once.
 
         Args:
-            read: returns the frames of the B videos at a time.
+            frames: for each time the frames ``(H, W, 3)`` of the B videos, uint8 RGB.
             num_frames: T of the videos.
-            read_support: returns their support frames; ``read`` if not given.
+            read_support: returns the support frames of the B videos at a time.
 
         Raises:
-            ValueError: if a frame differs in size from the first one.
+            ValueError: if a frame differs in size from the first one, or there are fewer than T.
         """
         assert self.sampler is not None
-        read_support = read_support or read
-        first = self._prepare(read(0))
-        prepared = prefetch(self._prepared(map(read, range(num_frames))))
+        prepared = prefetch(self._prepared(frames))
+        first = next(prepared, None)
+        if first is None:
+            return
         encoded = encode_video(
             self.detector.encoder,
             self.sampler,
-            (group.images for group in prepared),
+            (group.images for group in chain([first], prepared)),
             num_frames,
             lambda s: _of_size(self._prepare(read_support(s)), first, s).images,
             describe=partial(self._describe, first.size),
@@ -177,13 +178,14 @@ class VideoInference:
         """
         num_frames = dataset.videos[numbers[0]].num_frames
         read = partial(read_frames, dataset, numbers)
+        frames = map(read, range(num_frames))
         if self.sampler is not None and self.support_video == "other":
             others = [another_video(dataset, number) for number in numbers]
-            by_time = list(self.whole(read, num_frames, partial(read_frames, dataset, others)))
+            by_time = list(self.whole(frames, num_frames, partial(read_frames, dataset, others)))
         elif isinstance(self.sampler, VideoUniformSampler):
-            by_time = list(self.whole(read, num_frames))
+            by_time = list(self.whole(frames, num_frames, read))
         else:
-            by_time = list(self.stream(map(read, range(num_frames))))
+            by_time = list(self.stream(frames))
         return [list(video) for video in zip(*by_time, strict=True)]
 
     def _prepared(self, frames: Iterable[Sequence[Frame]]) -> Iterator[PreparedFrames]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
+from stpn_data.sampling import VideoUniformSampler
 from stpn_data.video import VideoReader, VideoWriter
 from stpn_data.videos import DataError
 from stpn_tasks.detection.detections import Detections
@@ -45,13 +47,15 @@ def predict_video(
     fps: float = 25.0,
     progress: bool = True,
 ) -> Prediction:
-    """Stream a video through a detector and write what it finds.
+    """Run a detector over a video and write what it finds.
 
-    Only the frames that wait for their support frames are held in memory. If the input breaks
-    off, what came before is written all the same, and the failure is returned.
+    The video is streamed: only the frames that wait for their support frames are held in memory.
+    Where support frames are spread over the whole video it is read three times, to count its
+    frames, for the support frames, which are held, and to detect. If the input breaks off, what
+    came before is written all the same, and the failure is returned.
 
     Args:
-        inference: the detector with a sampler that can stream.
+        inference: the detector with its sampler.
         reader: the video.
         classes: names of the detector's classes.
         output: folder for ``NAME.mp4`` and ``NAME.json``.
@@ -61,8 +65,8 @@ def predict_video(
 
     Raises:
         DataError: if not one frame can be read.
-        ValueError: if the sampler needs the whole video, or the output would take the place of
-            the input.
+        ValueError: if the support frames shall be another video's, or the output would take the
+            place of the input.
     """
     source = _Source(reader)
     path = reader.path.resolve()
@@ -75,7 +79,7 @@ def predict_video(
     rate = reader.fps or fps
     bar = tqdm(total=reader.num_frames, desc=name, unit="frame", disable=not progress)
     with bar, VideoWriter(video_path, rate, reader.size) as writer:
-        for found, *_ in inference.stream([frame] for frame in source):
+        for found, *_ in _detections(inference, source):
             frame = source.waiting.popleft()
             rows.append(_row(len(rows), found, classes))
             kept = found.scores >= threshold
@@ -120,6 +124,23 @@ class _Source:
                 yield frame
         except DataError as error:
             self.failure = error
+
+
+def _detections(inference: VideoInference, source: _Source) -> Iterator[list[Detections]]:
+    frames = ([frame] for frame in source)
+    sampler = inference.sampler
+    if not isinstance(sampler, VideoUniformSampler) or inference.support_video == "other":
+        return inference.stream(frames)
+    num_frames = sum(1 for _ in _readable(source.reader))
+    times = set(sampler(0, num_frames))
+    support = {t: frame for t, frame in enumerate(_readable(source.reader)) if t in times}
+    return inference.whole(frames, num_frames, lambda t: [support[t]])
+
+
+def _readable(reader: VideoReader) -> Iterator[Frame]:
+    """Yield the frames before the first that cannot be read."""
+    with suppress(DataError):
+        yield from reader
 
 
 def _row(index: int, found: Detections, classes: Sequence[str]) -> dict[str, Any]:
