@@ -402,9 +402,9 @@ def small_selsa() -> DetectionRecipe:
 
     stpn train detection small-selsa --data generated
 
-    ``stpn sweep detector --seeds 0 1 2`` trains it in stages, as the demo does ``small``, 12 minutes
-    of a processor a seed. AP50 89.5 ± 0.7 on same-class clips, 75.8 ± 0.5 on deteriorated frames;
-    ``small_selsa_baseline`` 89.2 ± 0.9 and 75.0 ± 0.8 (two cores of an AMD EPYC).
+    ``stpn sweep detector --seeds 0 1 2`` trains it in stages, as the demo does ``small``, in 12
+    minutes of an AMD EPYC's core after the single-frame detector. AP50 89.5 ± 0.7 on same-class
+    clips, 75.8 ± 0.5 on deteriorated frames; ``small_selsa_baseline`` 89.2 ± 0.9 and 75.0 ± 0.8.
     """
     return replace(small(), detector="selsa")
 

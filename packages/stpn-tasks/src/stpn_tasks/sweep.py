@@ -122,9 +122,7 @@ def _draw_frames(axes: Axes, results: Results, factor: Factor, frames: str) -> N
         means = [value.mean for value in values]
         spreads = [0.0 if value.num_seeds < 2 else value.spread for value in values]
         label = spoken(test_set)
-        axes.errorbar(
-            places, means, spreads, color=colour, marker=marker, capsize=3, label=label
-        )
+        axes.errorbar(places, means, spreads, color=colour, marker=marker, capsize=3, label=label)
         base = statistic(results.model("baseline"), test_set, frames).mean
         axes.axhline(base, color=colour, linestyle=":", label=f"baseline, {label}")
     axes.set_xticks(list(places), [row.label for row in factor.rows])
