@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +11,7 @@ from tyro.conf import Positional
 from tyro.extras import SubcommandApp
 
 from stpn_tasks.commands.choices import Precision, Split
+from stpn_tasks.commands.per_recipe import per_recipe
 from stpn_tasks.recipes import CHECKPOINT_EVERY
 from stpn_tasks.tracking.recipes import TRACKING_RECIPES, TrackingRecipe
 
@@ -94,13 +94,7 @@ def predict_tracking(
 
 def train_tracking_app() -> SubcommandApp:
     """Return one training command per recipe."""
-    training = SubcommandApp()
-    for name, recipe in TRACKING_RECIPES.items():
-        command = _train_command(recipe())
-        arguments = inspect.cleandoc(command.__doc__ or "").partition("\n")[2]
-        command.__doc__ = f"{inspect.cleandoc(recipe.__doc__ or '')}\n{arguments}"
-        training.command(name=name)(command)
-    return training
+    return per_recipe(TRACKING_RECIPES, _train_command)
 
 
 def _train_command(default: TrackingRecipe) -> Callable[..., None]:
