@@ -51,8 +51,11 @@ def test_versions_are_in_lockstep():
 
 
 def declared_modules(package: str) -> set[str]:
-    module_of = {"opencv-python-headless": "cv2"}
-    names = {re.split(r"[<>=;\[ ]", needed)[0] for needed in project(package)["dependencies"]}
+    module_of = {"opencv-python-headless": "cv2", "pillow": "PIL", "scikit-learn": "sklearn"}
+    declared = project(package)
+    extras = declared.get("optional-dependencies", {}).values()
+    needs = [*declared["dependencies"], *(needed for extra in extras for needed in extra)]
+    names = {re.split(r"[<>=;\[ ]", needed)[0] for needed in needs}
     return {module_of.get(name, name.replace("-", "_")) for name in names}
 
 

@@ -6,14 +6,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from stpn_tasks.report.gallery import load_sections
 from stpn_tasks.report.page import Section
 from stpn_tasks.tables import write_json
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 _FILES = "analysis-*.json"
 
@@ -43,7 +40,7 @@ def save_analysis(
     return path
 
 
-def numbers_json(numbers: DataclassInstance) -> dict[str, Any]:
+def numbers_json(numbers: Any) -> dict[str, Any]:
     """Return the numbers of a dataclass as json can hold them: null for what is not defined."""
     return {
         name: None if math.isnan(value) else round(value, 5)

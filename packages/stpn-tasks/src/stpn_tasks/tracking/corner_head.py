@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from timm.layers.norm_act import FrozenBatchNormAct2d
 from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d
 
 
 class CornerHead(nn.Module):
@@ -47,9 +47,7 @@ def _tower(in_channels: int, hidden_channels: int, frozen_batch_norm: bool) -> n
     for width, next_width in zip(widths, widths[1:], strict=False):
         layers += [
             nn.Conv2d(width, next_width, 3, padding=1),
-            FrozenBatchNormAct2d(next_width, apply_act=False)
-            if frozen_batch_norm
-            else nn.BatchNorm2d(next_width),
+            FrozenBatchNorm2d(next_width) if frozen_batch_norm else nn.BatchNorm2d(next_width),
             nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
