@@ -66,7 +66,7 @@ def _first_projection(matrix: Tensor) -> Tensor:
 
 
 def join_levels(
-    levels: Sequence[Float[Tensor, "1 C _ _"]], shown: tuple[float, float] = (1.0, 1.0)
+    levels: Sequence[Float[Tensor, "1 _ _ _"]], shown: tuple[float, float] = (1.0, 1.0)
 ) -> Float[Tensor, "_ H W"]:
     """Return the absolute values of all levels at the size of the first one, channels side by side.
 
