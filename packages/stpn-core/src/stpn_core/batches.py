@@ -49,6 +49,11 @@ class EncodedFrame:
 Describe = Callable[[Tensor], SupportFrame]
 
 
+def embedding_alone(encoder: VideoEncoder) -> Describe:
+    """Return what describes support frames by their embeddings alone."""
+    return lambda images: SupportFrame(encoder.embed(images))
+
+
 def describe_frames(
     describe: Describe, frames: Sequence[Float[Tensor, "B 3 H W"]]
 ) -> list[SupportFrame]:

@@ -16,6 +16,7 @@ from stpn_core.batches import (
     EncodedFrame,
     SupportFrame,
     describe_frames,
+    embedding_alone,
     encode_frames,
     predict_prompts,
 )
@@ -65,7 +66,7 @@ def encode_video(
     """
     if frames_per_pass < 1:
         raise ValueError(f"frames_per_pass must be at least 1, got {frames_per_pass}")
-    describe = describe or (lambda frame: SupportFrame(encoder.embed(frame)))
+    describe = describe or embedding_alone(encoder)
     described: dict[int, SupportFrame] = {}
     latest: dict[tuple[int, ...], list[Tensor]] = {}  # the prompts of the frame before
     iterator = iter(frames)

@@ -13,8 +13,8 @@ from torch import Tensor
 from stpn_core.batches import (
     Describe,
     EncodedFrame,
-    SupportFrame,
     describe_frames,
+    embedding_alone,
     encode_frames,
     predict_prompts,
 )
@@ -176,7 +176,7 @@ class VideoStream:
             raise ValueError(f"frames_per_pass must be at least 1, got {frames_per_pass}")
         self.encoder = encoder
         self.sampler = sampler
-        self.describe = describe or (lambda frame: SupportFrame(encoder.embed(frame)))
+        self.describe = describe or embedding_alone(encoder)
         self.state = StreamState() if state is None else state
         self.frames_per_pass = frames_per_pass
         memory = self.state.memory

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from stpn_data.vid_folders import tree_folders
+
 
 def image_roots(annotation_file: Path, given: Path | None = None) -> list[Path]:
     """Name the folders in which the images of a json may be, the likely ones first.
@@ -16,7 +18,7 @@ def image_roots(annotation_file: Path, given: Path | None = None) -> list[Path]:
     """
     above, beside = annotation_file.resolve().parent.parent, annotation_file.resolve().parent
     near = [above, beside] if given is None else [given]
-    trees = [folder / name for folder in near for name in ("", "ILSVRC", "ILSVRC2015")]
+    trees = [tree for folder in near for tree in tree_folders(folder)]
     parts = [tree / "Data" / task for tree in trees for task in ("VID", "DET")]
     folders = [*(part for part in parts if part.is_dir()), *trees]
     return [given, *folders] if given is not None else folders

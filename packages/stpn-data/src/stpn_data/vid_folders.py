@@ -190,13 +190,18 @@ class VidFolders:
         return sorted(frame_number(path.stem, str(path)) for path in folder.glob("*.JPEG"))
 
 
+def tree_folders(root: Path) -> tuple[Path, ...]:
+    """Name the folders that can be the tree: `root`, and its `ILSVRC` or `ILSVRC2015`."""
+    return root, root / "ILSVRC", root / "ILSVRC2015"
+
+
 def find_tree(root: Path, task: str) -> Path:
     """Return the folder with `Data/<task>`: `root`, or its `ILSVRC` or `ILSVRC2015`.
 
     Raises:
         DataError: none of them has one.
     """
-    for folder in (root, root / "ILSVRC", root / "ILSVRC2015"):
+    for folder in tree_folders(root):
         if (folder / "Data" / task).is_dir():
             return folder
     raise DataError(f"{root}: neither this folder nor its ILSVRC or ILSVRC2015 has a Data/{task}")

@@ -13,6 +13,7 @@ from stpn_data.checks.subset import Subset
 from stpn_data.coco_fields import load_json
 from stpn_data.image_roots import image_roots
 from stpn_data.own_folder import TABLE
+from stpn_data.vid_folders import tree_folders
 from stpn_data.videos import DataError
 
 
@@ -72,7 +73,7 @@ def check_data(root: Path, image_root: Path | None = None, progress: bool = Fals
 
 def _tree(root: Path) -> Path | None:
     """Return the folder with `Data/VID` or `Data/DET`, if there is one."""
-    for folder in (root, root / "ILSVRC", root / "ILSVRC2015"):
+    for folder in tree_folders(root):
         if any((folder / "Data" / task).is_dir() for task in ("VID", "DET")):
             return folder
     return None

@@ -40,11 +40,7 @@ def open_models(
     models = {}
     for name, file in zip(model_names(files), files, strict=True):
         saved = load_detector(file)
-        if saved.classes != tuple(videos.classes):
-            raise ValueError(
-                f"the detector in {file} knows the classes {saved.classes}, "
-                f"the data has {tuple(videos.classes)}"
-            )
+        saved.check_classes(tuple(videos.classes), f"the detector in {file}")
         models[name] = build_inference(saved, accelerator, support)
     return models
 

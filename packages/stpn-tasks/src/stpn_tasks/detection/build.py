@@ -8,9 +8,6 @@ import torch
 
 from stpn_backbones import PromptedSwin, create_backbone
 from stpn_core import (
-    AttentionPredictor,
-    AveragePredictor,
-    MixerPredictor,
     PromptPredictor,
     StaticPrompts,
     TransformerPredictor,
@@ -26,13 +23,8 @@ from stpn_tasks.detection.detector import SelsaDetector, VideoDetector
 from stpn_tasks.detection.faster_rcnn import FasterRCNN
 from stpn_tasks.detection.inference import FramePreparation, TestSampler
 from stpn_tasks.detection.selsa import SelsaRCNN
+from stpn_tasks.predictors import PREDICTORS
 from stpn_tasks.recipes import BackboneRecipe, DetectionRecipe, PromptRecipe, SelsaRecipe
-
-PREDICTORS: dict[str, type[PromptPredictor]] = {
-    "mixer": MixerPredictor,
-    "attention": AttentionPredictor,
-    "average": AveragePredictor,
-}
 
 
 def build_detector(

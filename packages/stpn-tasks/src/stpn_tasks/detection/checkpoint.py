@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,6 +31,19 @@ class SavedDetector:
     detector: VideoDetector
     recipe: DetectionRecipe
     classes: tuple[str, ...]
+
+    def check_classes(self, classes: Sequence[str], name: str = "the detector") -> None:
+        """Check that a data set has the detector's classes, in the same order.
+
+        Args:
+            classes: of the data set.
+            name: of the detector, for the message.
+
+        Raises:
+            ValueError: if it has not.
+        """
+        if self.classes != tuple(classes):
+            raise ValueError(f"{name} knows the classes {self.classes}, the data has {classes}")
 
 
 def save_detector(

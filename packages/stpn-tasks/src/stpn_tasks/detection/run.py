@@ -132,10 +132,7 @@ def evaluate_saved(
     Raises:
         ValueError: if its classes are not the data set's, or the table of motion does not fit.
     """
-    if saved.classes != tuple(videos.classes):
-        raise ValueError(
-            f"the detector knows the classes {saved.classes}, the data has {videos.classes}"
-        )
+    saved.check_classes(videos.classes)
     inference = build_inference(saved, accelerator, support, frames_per_pass)
     return evaluate_detector(
         inference,

@@ -8,17 +8,11 @@ from typing import Any, Literal
 import torch
 
 from stpn_backbones import read_state_dict
-from stpn_core import (
-    AttentionPredictor,
-    AveragePredictor,
-    MixerPredictor,
-    PromptPredictor,
-    TransformerPredictor,
-)
 from stpn_data.sampling import CausalSampler
 from stpn_data.sequences import TrackingDataset
 from stpn_data.track_samples import TrackSamples
 from stpn_data.track_sampling import CausalTrackSampler, TridentTrackSampler
+from stpn_tasks.predictors import PREDICTORS
 from stpn_tasks.recipes import OptimRecipe
 from stpn_tasks.tracking.mixformer import MixFormer, create_mixformer
 from stpn_tasks.tracking.options import TrackerOptions
@@ -30,12 +24,6 @@ from stpn_tasks.tracking.weights import (
     own_name,
 )
 
-PREDICTORS: dict[str, type[PromptPredictor]] = {
-    "transformer": TransformerPredictor,
-    "mixer": MixerPredictor,
-    "attention": AttentionPredictor,
-    "average": AveragePredictor,
-}
 Stage = Literal["box", "score"]
 
 
