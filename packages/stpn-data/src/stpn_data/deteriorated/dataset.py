@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +39,8 @@ class DeterioratedVideo:
         ValueError: an argument out of its range.
     """
 
+    store_type: ClassVar[type[ClipStore]] = ClipStore
+
     def __init__(
         self,
         cache_dir: Path | str | None = None,
@@ -64,7 +67,7 @@ class DeterioratedVideo:
             for i in range(num_videos)
         ]
         root = default_cache_dir() if cache_dir is None else Path(cache_dir)
-        self.store = ClipStore(root, self.options, seed, split)
+        self.store = self.store_type(root, self.options, seed, split)
         workers = available_cores() if num_workers is None else num_workers
         self.store.render_missing(num_videos, num_workers=workers, progress=progress)
         self._annotations: dict[int, Annotations] = {}

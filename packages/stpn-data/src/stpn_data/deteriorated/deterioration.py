@@ -14,7 +14,7 @@ from stpn_data.deteriorated.random import Stream
 
 Image = NDArray[np.float32]
 
-_SHORTEST_RUN, _LONGEST_RUN = 2, 5
+_RUN_FRAMES = (2, 5)
 _SHAKE_STEPS = 18
 
 
@@ -46,18 +46,35 @@ def draw_schedule(
 ) -> list[Deterioration | None]:
     """Draw which frames of a clip are deteriorated and how; None is a clean frame.
 
-    Runs of deteriorated frames alternate with clean runs, whose mean length makes the share. At
-    least a quarter of the frames is clean.
+    At least a quarter of the frames is clean.
     """
     share = options.deteriorated
     if options.deterioration_follows_speed:
         share *= 2 * speed_rank
-    share = min(share, 0.75)
+    least_clean = math.ceil(options.num_frames / 4)
+    return draw_runs(options, min(share, 0.75), _RUN_FRAMES, least_clean, stream)
+
+
+def draw_runs(
+    options: RenderOptions,
+    share: float,
+    run_frames: tuple[int, int],
+    least_clean: int,
+    stream: Stream,
+) -> list[Deterioration | None]:
+    """Let runs of deteriorated frames alternate with clean runs, whose mean length makes the share.
+
+    Args:
+        options: what the clip shows.
+        share: of deteriorated frames.
+        run_frames: fewest and most frames of a deteriorated run.
+        least_clean: how many frames of the clip are clean at least.
+        stream: draws.
+    """
     schedule: list[Deterioration | None] = []
     if share == 0:
         return [None] * options.num_frames
-    mean_run = (_SHORTEST_RUN + _LONGEST_RUN) / 2
-    longest_clean = 2 * mean_run * (1 - share) / share - 1
+    longest_clean = sum(run_frames) * (1 - share) / share - 1
     clean = stream.number() >= share
     while len(schedule) < options.num_frames:
         if clean:
@@ -65,14 +82,13 @@ def draw_schedule(
             length = int(1 + stream.number() * max(longest_clean - 1, 0) + stream.number())
             run: Deterioration | None = None
         else:
-            length = stream.integer(_SHORTEST_RUN, _LONGEST_RUN)
+            length = stream.integer(*run_frames)
             run = _draw_deterioration(options, stream)
         if not schedule:
             length = stream.integer(1, length)  # the clip starts somewhere in a run
         schedule += [run] * length
         clean = not clean
-    schedule = schedule[: options.num_frames]
-    return _keep_clean(schedule, stream)
+    return _keep_clean(schedule[: options.num_frames], least_clean, stream)
 
 
 def shake_path(
@@ -130,11 +146,13 @@ def _draw_deterioration(options: RenderOptions, stream: Stream) -> Deterioration
     return Deterioration(kind, severity, amount, direction, color)
 
 
-def _keep_clean(schedule: list[Deterioration | None], stream: Stream) -> list[Deterioration | None]:
-    """Clean the frames after a random one, cyclically, until a quarter of the clip is clean."""
+def _keep_clean(
+    schedule: list[Deterioration | None], least_clean: int, stream: Stream
+) -> list[Deterioration | None]:
+    """Clean the frames after a random one, cyclically, until enough of the clip is clean."""
     schedule = list(schedule)
     frame = stream.integer(0, len(schedule) - 1)
-    while schedule.count(None) < math.ceil(len(schedule) / 4):
+    while schedule.count(None) < least_clean:
         schedule[frame] = None
         frame = (frame + 1) % len(schedule)
     return schedule

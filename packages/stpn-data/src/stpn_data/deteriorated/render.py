@@ -15,7 +15,7 @@ from stpn_data.deteriorated.deterioration import Deterioration, deteriorate, dra
 from stpn_data.deteriorated.layers import Layer, background_layer, compose, object_layer
 from stpn_data.deteriorated.options import RenderOptions, Split
 from stpn_data.deteriorated.random import Stream
-from stpn_data.deteriorated.scene import draw_scene
+from stpn_data.deteriorated.scene import Scene, draw_scene
 
 _SENSOR_NOISE = 3.0
 """Standard deviation of the noise that every frame has, in grey levels."""
@@ -45,14 +45,31 @@ def render_clip(options: RenderOptions, seed: int, split: Split, index: int) -> 
     """
     scene = draw_scene(options, Stream(seed, split, index, "scene"))
     schedule = draw_schedule(options, scene.speed_rank, Stream(seed, split, index, "schedule"))
+    return render_scene(scene, schedule, options, seed, split, index)
+
+
+def render_scene(
+    scene: Scene,
+    schedule: list[Deterioration | None],
+    options: RenderOptions,
+    seed: int,
+    split: Split,
+    index: int,
+) -> RenderedClip:
+    """Render a clip of which scene and schedule are drawn; the others as of `render_clip`."""
     look = Stream(seed, split, index, "look").generator
     frames = np.empty((options.num_frames, *options.size, 3), np.uint8)
     with one_thread():
         background = background_layer(options, look)
         objects = [object_layer(track, options, background, look) for track in scene.tracks]
         for t, deterioration in enumerate(schedule):
+            there = (
+                layer
+                for track, layer in zip(scene.tracks, objects, strict=True)
+                if t not in track.absent
+            )
             rng = Stream(seed, split, index, "frame", t).generator
-            frames[t] = expose([background, *objects], t, options.size, deterioration, rng)
+            frames[t] = expose([background, *there], t, options.size, deterioration, rng)
     return RenderedClip(frames, annotate(scene, schedule, options))
 
 

@@ -14,7 +14,7 @@ from stpn_data.deteriorated.options import RenderOptions
 from stpn_data.deteriorated.random import Stream, rotation
 from stpn_data.deteriorated.shapes import SUBPIXELS, random_outline, rasterize
 
-_MIN_VISIBLE = 0.25
+MIN_VISIBLE = 0.25
 """An object with less than this share of its own area in view is not annotated in that frame."""
 
 
@@ -27,12 +27,14 @@ class Track:
         outline: (V, 2) vertices x, y in pixels around the origin, before scaling and turning.
         centers: (T, 2) x, y of its origin in pixels.
         matrices: (T, 2, 2) scaling times rotation, applied to the outline.
+        absent: frames in which the object is not there at all.
     """
 
     label: int
     outline: NDArray[np.float64]
     centers: NDArray[np.float64]
     matrices: NDArray[np.float64]
+    absent: frozenset[int] = frozenset()
 
     def polygon(self, frame: int) -> NDArray[np.int64]:
         """Return the outline in a frame, (V, 2) in 1 / `SUBPIXELS` pixel."""
@@ -50,23 +52,29 @@ class Scene:
     Attributes:
         tracks: the objects; a later one covers an earlier one.
         speed_rank: in [0, 1), the share of clips that are slower than this one.
+        min_visible: an object with less than this share of its own area in view is hardly there.
+        min_area: so is one of which fewer pixels are in view.
     """
 
     tracks: tuple[Track, ...]
     speed_rank: float
+    min_visible: float = MIN_VISIBLE
+    min_area: int = 1
 
     def visible_masks(self, frame: int, height: int, width: int) -> NDArray[np.bool_]:
         """Return what is seen of each object in a frame, (objects, H, W).
 
         Objects cover each other; the deterioration "occlusion" covers nothing here. An object
-        that is hardly in view has an empty mask.
+        that is absent or hardly in view has an empty mask.
         """
         masks = np.zeros((len(self.tracks), height, width), np.bool_)
         covered = np.zeros((height, width), np.bool_)
         for i in reversed(range(len(self.tracks))):
+            if frame in self.tracks[i].absent:
+                continue
             full = rasterize(self.tracks[i].polygon(frame), height, width)
             visible = full & ~covered
-            if visible.sum() >= max(1.0, _MIN_VISIBLE * full.sum()):
+            if visible.sum() >= max(self.min_area, self.min_visible * full.sum()):
                 masks[i] = visible
             covered |= full
         return masks
@@ -77,7 +85,7 @@ def draw_scene(options: RenderOptions, stream: Stream) -> Scene:
     speed_rank = stream.number()
     low, high = options.speed
     speed = low + (high - low) * speed_rank * speed_rank
-    labels = _labels(options, stream, stream.integer(*options.num_objects))
+    labels = draw_labels(options, stream, stream.integer(*options.num_objects))
     tracks: list[Track] = []
     for label in labels:
         size = stream.number(*options.object_size)
@@ -90,13 +98,13 @@ def draw_scene(options: RenderOptions, stream: Stream) -> Scene:
             for _ in range(8)
         ]
         start = max(starts, key=lambda point: _nearest(point, tracks))
-        centers = _path(options, stream, start, speed * stream.number(0.8, 1.2), size / 2)
+        centers = bent_path(options, stream, start, speed * stream.number(0.8, 1.2), size / 2)
         matrices = drift(options.num_frames, stream, speed_rank)
         tracks.append(Track(label, outline, centers, matrices))
     return Scene(tuple(tracks), speed_rank)
 
 
-def _labels(options: RenderOptions, stream: Stream, num_objects: int) -> list[int]:
+def draw_labels(options: RenderOptions, stream: Stream, num_objects: int) -> list[int]:
     """Draw one class for all objects, or different classes as long as there are any."""
     order = list(range(len(options.classes)))
     for i in range(len(order) - 1):
@@ -113,7 +121,7 @@ def _nearest(point: tuple[float, float], tracks: list[Track]) -> float:
     return min((float(gap[0] * gap[0] + gap[1] * gap[1]) for gap in gaps), default=0.0)
 
 
-def _path(
+def bent_path(
     options: RenderOptions,
     stream: Stream,
     start: tuple[float, float],
