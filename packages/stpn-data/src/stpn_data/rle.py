@@ -1,0 +1,103 @@
+"""Masks as COCO writes them: run-length codes, compressed or not, and polygons."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from stpn_data.annotations import shown
+from stpn_data.videos import DataError
+
+
+def encode_masks(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:
+    """Write masks (n, H, W) as compressed run-length codes.
+
+    Returns:
+        n of {"size": [H, W], "counts": text}, as json takes them.
+    """
+    codes = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    return [{"size": list(masks.shape[1:]), "counts": code["counts"].decode()} for code in codes]
+
+
+def decode_mask(segmentation: object, size: tuple[int, int], place: str) -> NDArray[np.bool_]:
+    """Read a mask of any of COCO's three forms: run lengths as text or as numbers, or polygons.
+
+    pycocotools reads codes that do not fit their image without a word, so they are decoded here.
+
+    Args:
+        segmentation: as json has it.
+        size: (height, width) of the frame.
+        place: names the mask in errors.
+
+    Returns:
+        (H, W) mask.
+
+    Raises:
+        DataError: it is none of the three, is of another size, or its runs do not fill the frame.
+    """
+    if isinstance(segmentation, list):
+        return _fill_polygons(segmentation, size, place)
+    if not isinstance(segmentation, dict):
+        raise DataError(f"{place}: a mask is {shown(segmentation)}, expected a code or polygons")
+    if segmentation.get("size") != list(size):
+        raise DataError(
+            f"{place}: 'size' of a mask is {shown(segmentation.get('size'))}, "
+            f"its frame has [{size[0]}, {size[1]}]"
+        )
+    runs = _run_lengths(segmentation.get("counts"), place)
+    if runs.min(initial=0) < 0 or runs.sum() != size[0] * size[1]:
+        raise DataError(
+            f"{place}: 'counts' of a mask make {runs.sum()} pixels, "
+            f"its frame of [{size[0]}, {size[1]}] has {size[0] * size[1]}"
+        )
+    inside = np.arange(len(runs)) % 2 == 1
+    return np.repeat(inside, runs).reshape(size[::-1]).T  # column by column
+
+
+def _run_lengths(counts: object, place: str) -> NDArray[np.int64]:
+    """Return the lengths of the runs, the first one outside the mask."""
+    if isinstance(counts, str):
+        return _parse(counts, place)
+    if isinstance(counts, list) and all(type(n) is int and abs(n) < 2**31 for n in counts):
+        return np.array(counts, np.int64)
+    raise DataError(f"{place}: 'counts' of a mask are {shown(counts)}, expected text or numbers")
+
+
+def _parse(text: str, place: str) -> NDArray[np.int64]:
+    """Read COCO's text: numbers in groups of five bits, from the fourth run on as differences.
+
+    Bit 5 of a character minus 48 says that the number goes on, bit 4 of its last one is the sign;
+    a difference is to the run before the one before.
+    """
+    codes = np.frombuffer(text.encode("utf-8", "replace"), np.uint8).astype(np.int64) - 48
+    if len(codes) == 0 or codes.min() < 0 or codes.max() > 63 or codes[-1] & 32:
+        raise DataError(f"{place}: 'counts' of a mask are {shown(text)}, no run-length code")
+    lasts = np.flatnonzero((codes & 32) == 0)
+    firsts = np.concatenate([[0], lasts[:-1] + 1])
+    digits = np.arange(len(codes)) - np.repeat(firsts, lasts - firsts + 1)
+    if digits.max() > 6:  # no run of a frame needs more than 31 bits
+        raise DataError(f"{place}: 'counts' of a mask are {shown(text)}, with too large a number")
+    numbers = np.add.reduceat((codes & 31) << 5 * digits, firsts)
+    numbers -= np.where(codes[lasts] & 16, 1 << 5 * (digits[lasts] + 1), 0)
+    for parity in (1, 2):  # the first run is no end of a difference
+        numbers[parity::2] = np.cumsum(numbers[parity::2])
+    return numbers
+
+
+def _fill_polygons(polygons: list[Any], size: tuple[int, int], place: str) -> NDArray[np.bool_]:
+    """Unite polygons [x, y, x, y, ...] of three points or more as COCO does."""
+    for polygon in polygons:
+        if (
+            not isinstance(polygon, list)
+            or len(polygon) < 6
+            or len(polygon) % 2
+            or not all(type(n) in (int, float) and abs(n) <= 1e6 for n in polygon)
+        ):
+            raise DataError(f"{place}: a polygon is {shown(polygon)}, expected x, y, x, y, x, y")
+    if not polygons:
+        return np.zeros(size, np.bool_)
+    codes = coco_mask.frPyObjects(polygons, *size)
+    return np.asarray(coco_mask.decode(coco_mask.merge(codes)), np.bool_)
