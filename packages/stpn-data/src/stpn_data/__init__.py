@@ -8,7 +8,13 @@ from stpn_data.clips import Clip, ClipDataset, Transform
 from stpn_data.coco_videos import open_coco
 from stpn_data.convert import det_folders_to_coco, vid_folders_to_coco
 from stpn_data.convert_coco import coco_to_folders
-from stpn_data.deteriorated import DeterioratedTracking, DeterioratedVideo, TrackingOptions
+from stpn_data.deteriorated import (
+    DeterioratedSegmentation,
+    DeterioratedTracking,
+    DeterioratedVideo,
+    SegmentationOptions,
+    TrackingOptions,
+)
 from stpn_data.got10k import GOT10k, GOT10kLabels
 from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.images import read_image
@@ -40,9 +46,12 @@ from stpn_data.transforms import (
     random_resize_crop,
     resize_pixels,
     resized_size,
+    segmentation_training_transforms,
 )
 from stpn_data.video import VideoReader, VideoWriter
 from stpn_data.videos import DataError, FrameObjects, Video, VideoDataset
+from stpn_data.windows import VideoWindows, windows_without_clean_frame
+from stpn_data.youtube_vis_json import to_youtube_vis
 
 __all__ = [
     "AnnotatedVideos",
@@ -57,6 +66,7 @@ __all__ = [
     "DataCheck",
     "DataError",
     "DataReport",
+    "DeterioratedSegmentation",
     "DeterioratedTracking",
     "DeterioratedVideo",
     "FrameObjects",
@@ -73,6 +83,7 @@ __all__ = [
     "RandomSampler",
     "ResizeShortestEdge",
     "SanitizeBoxes",
+    "SegmentationOptions",
     "SupportSampler",
     "TrackFrame",
     "TrackSample",
@@ -86,6 +97,7 @@ __all__ = [
     "VideoDataset",
     "VideoReader",
     "VideoUniformSampler",
+    "VideoWindows",
     "VideoWriter",
     "WindowSampler",
     "check_data",
@@ -101,5 +113,8 @@ __all__ = [
     "read_image",
     "resize_pixels",
     "resized_size",
+    "segmentation_training_transforms",
+    "to_youtube_vis",
     "vid_folders_to_coco",
+    "windows_without_clean_frame",
 ]

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Bool, Float32, Int64, UInt8
 from torch import Tensor
+from torch.nn import functional as F
 
 from stpn_data.clips import Clip
 
@@ -18,20 +19,24 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class BoxTargets:
-    """Hold the objects that a detector should find in one frame.
+    """Hold the objects that a detector or a segmenter should find in one frame.
 
     Attributes:
         boxes_xyxy: (n, 4) float32, pixels of the unpadded network input.
         labels: (n,) int64, 0-based.
+        masks: (n, H, W) bool on the padded network input, or None where they are not asked for.
     """
 
     boxes_xyxy: Float32[Tensor, "n 4"]
     labels: Int64[Tensor, " n"]
+    masks: Bool[Tensor, "n H W"] | None = None
 
     def to(self, device: torch.device | str) -> BoxTargets:
         """Return the targets on a device."""
         return BoxTargets(
-            self.boxes_xyxy.to(device, non_blocking=True), self.labels.to(device, non_blocking=True)
+            self.boxes_xyxy.to(device, non_blocking=True),
+            self.labels.to(device, non_blocking=True),
+            None if self.masks is None else self.masks.to(device, non_blocking=True),
         )
 
 
@@ -81,15 +86,19 @@ class ClipBatch:
         )
 
 
-def collate(clips: Sequence[Clip], size_divisor: int = 32) -> ClipBatch:
+def collate(
+    clips: Sequence[Clip], size_divisor: int = 32, *, with_masks: bool = False
+) -> ClipBatch:
     """Normalise, pad and stack clips; the `collate_fn` of a loader of clips.
 
     Args:
         clips: B clips with the same number K of support frames.
         size_divisor: heights and widths are padded to multiples of it (16 in the released code).
+        with_masks: give the targets their masks, padded as the frames.
 
     Raises:
-        ValueError: no clips, clips with different K, or `size_divisor` below 1.
+        ValueError: no clips, clips with different K, `size_divisor` below 1, or masks are asked
+            for and a clip has none.
     """
     if not clips:
         raise ValueError("a batch needs at least one clip")
@@ -108,7 +117,14 @@ def collate(clips: Sequence[Clip], size_divisor: int = 32) -> ClipBatch:
         support=support,
         image_sizes=[clip.size for clip in clips],
         support_sizes=[clip.support_sizes for clip in clips],
-        targets=[BoxTargets(clip.boxes.as_subclass(Tensor), clip.labels) for clip in clips],
+        targets=[
+            BoxTargets(
+                clip.boxes.as_subclass(Tensor),
+                clip.labels,
+                _padded_masks(clip, frames.shape[-2:]) if with_masks else None,
+            )
+            for clip in clips
+        ],
         videos=[clip.video for clip in clips],
         indices=[clip.index for clip in clips],
         original_sizes=[clip.original_size for clip in clips],
@@ -141,3 +157,11 @@ def pad_images(
         pixels = image.as_subclass(Tensor).float() / 255
         target[:, : image.shape[-2], : image.shape[-1]] = (pixels - mean) / std
     return padded
+
+
+def _padded_masks(clip: Clip, size: Sequence[int]) -> Bool[Tensor, "n H W"]:
+    """Return the masks of a clip, padded to (height, width) at the bottom and the right."""
+    if clip.masks is None:
+        raise ValueError(f"frame {clip.index} of video {clip.video} comes without masks")
+    height, width = clip.size
+    return F.pad(clip.masks.as_subclass(Tensor), (0, size[1] - width, 0, size[0] - height))

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Generator, Tensor
 from torchvision import tv_tensors
+from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2 import functional as F
 
 from stpn_data.clips import Clip, Transform
@@ -90,7 +91,8 @@ class ResizeShortestEdge:
     """Scale all frames so that the short side has one of `sizes`, the long one at most `max_size`.
 
     The new sides are int(side * scale + 0.5), pixels come from opencv's linear interpolation on
-    uint8, and boxes are scaled by the ratio of the rounded sides, as mmdetection does.
+    uint8, and boxes are scaled by the ratio of the rounded sides, as mmdetection does. A pixel of a
+    mask is that of the mask given at its centre.
 
     Args:
         sizes: short sides to draw from, in pixels; the clip draws once.
@@ -120,7 +122,7 @@ class ResizeShortestEdge:
                 for image in clip.support
             ),
             boxes=F.resize(clip.boxes, list(size)),
-            masks=None if clip.masks is None else F.resize(clip.masks, list(size)),
+            masks=None if clip.masks is None else _resize_masks(clip.masks, size),
         )
 
 
@@ -250,6 +252,16 @@ def paper_test_transform() -> ResizeShortestEdge:
     return ResizeShortestEdge((600,), 1000)
 
 
+def segmentation_training_transforms(short_sides: tuple[int, ...] = (360, 480)) -> Compose:
+    """Build MinVIS's training augmentation: one short side for the whole clip, and a flip.
+
+    Objects of which nothing is left go with their boxes, labels and track ids.
+    """
+    return Compose(
+        (ResizeShortestEdge(short_sides, 1333), RandomHorizontalFlip(0.5), SanitizeBoxes())
+    )
+
+
 def resized_size(size: tuple[int, int], short_side: int, max_size: int) -> tuple[int, int]:
     """Return (height, width) for a short side, or less where the long side would pass its cap."""
     scale = min(max_size / max(size), short_side / min(size))
@@ -276,3 +288,10 @@ def _size_of(image: Tensor) -> tuple[int, int]:
 def _resize(image: Tensor, size: tuple[int, int]) -> tv_tensors.Image:
     resized = resize_pixels(np.ascontiguousarray(image.permute(1, 2, 0).numpy()), size)
     return tv_tensors.Image(torch.from_numpy(resized).permute(2, 0, 1))
+
+
+def _resize_masks(masks: tv_tensors.Mask, size: tuple[int, int]) -> tv_tensors.Mask:
+    # torchvision's own resizing of masks looks half a pixel beside the centres that images have.
+    pixels = masks.as_subclass(Tensor).view(torch.uint8)
+    nearest = InterpolationMode.NEAREST_EXACT
+    return tv_tensors.Mask(F.resize(pixels, list(size), interpolation=nearest).view(torch.bool))
