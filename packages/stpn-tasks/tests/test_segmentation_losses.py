@@ -180,6 +180,24 @@ def test_of_more_objects_than_queries_the_cheapest_are_taught(criterion):
     assert one.total.isfinite()
 
 
+def test_masks_are_counted_over_all_processes(monkeypatch):
+    segmented, (labels, masks) = predictions(), objects(3, 2)
+    alone = EXACT(segmented, labels, masks)
+    dist = torch.distributed
+    monkeypatch.setattr(dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(dist, "all_reduce", lambda count: count.add_(7.0))  # of the other one
+    of_two = EXACT(segmented, labels, masks)
+    assert_close(of_two.mask, alone.mask * 5 / 6)
+    assert_close(of_two.dice, alone.dice * 5 / 6)
+    assert_close(of_two.classification, alone.classification)
+    monkeypatch.setattr(dist, "all_reduce", lambda count: count)  # none there, one here
+    labels, masks = objects(1, 0)
+    half = EXACT(segmented, labels, masks).mask  # half a mask each counts as one
+    monkeypatch.setattr(dist, "is_initialized", lambda: False)
+    assert_close(half, EXACT(segmented, labels, masks).mask)
+
+
 def test_points_follow_the_generator_and_leave_torchs_alone():
     segmented, (labels, masks) = predictions(), objects(3, 2)
     state = torch.get_rng_state()

@@ -8,9 +8,10 @@ from rich.table import Table
 
 from stpn_backbones import LoadReport
 
-# Parts of a detector or a tracker that a row of the table stands for.
+# Parts of a detector, a segmenter or a tracker that a row of the table stands for.
 _PARTS = (
     *("encoder.backbone", "encoder.predictor", "head.fpn", "head.rpn", "head.roi_head"),
+    *("head.pixel_decoder", "head.decoder"),
     *("box_head", "score_head", "predictor"),
 )
 
