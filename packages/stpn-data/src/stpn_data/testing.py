@@ -10,6 +10,7 @@ import signal
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from random import Random
 from types import FrameType
 from typing import Any, TypeVar
@@ -92,7 +93,7 @@ def damage_json(text: str, random: Random) -> bytes:
         elif edit == 3:
             parent[key] = json.loads(json.dumps(source[source_key]))
         else:
-            parent[key] = random.choice(ODD_VALUES)
+            parent[key] = deepcopy(random.choice(ODD_VALUES))  # the next edit may change it
     nest = random.choice(("[", '{"a":'))
     depth = random.choice((90, 900, 20_000))
     damaged = json.dumps(root[""]).replace(f'"{_DEEP}"', _nest(nest, depth, "0"))
