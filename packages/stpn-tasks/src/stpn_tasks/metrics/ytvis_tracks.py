@@ -1,0 +1,176 @@
+"""What YouTube-VIS compares: objects and predictions that are a mask in each frame of a video.
+
+Masks are run-length encoded, ``{"size": [height, width], "counts": ...}`` as in COCO's files, and
+None where there is none, which counts as an empty one. Overlaps are counted on the runs, by
+pycocotools' C code, which does not end where runs do not fill the frame: who reads a file checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from pycocotools import mask as coco_mask
+
+Rle = Mapping[str, Any]
+Masks = Sequence[Rle | None]
+
+
+@dataclass(frozen=True)
+class VideoObject:
+    """Hold one object of a video.
+
+    Attributes:
+        category: id of its category.
+        masks: T masks, one per frame.
+        is_crowd: a crowd is not missed, and may be found again and again.
+        areas: T areas in pixels, or None where there is none, as the annotation file gives them;
+            they decide about the size of the object only. Those of the masks if not given.
+    """
+
+    category: int
+    masks: Masks
+    is_crowd: bool = False
+    areas: Sequence[float | None] | None = None
+
+
+@dataclass(frozen=True)
+class VideoTruth:
+    """Hold the objects of one video.
+
+    Attributes:
+        name: names the video in errors.
+        size: (height, width) in pixels.
+        length: number of frames T.
+        objects: of the video, in the order of the file, which decides where overlaps are equal.
+        conditions: names of the splits that the video belongs to.
+    """
+
+    name: str
+    size: tuple[int, int]
+    length: int
+    objects: Sequence[VideoObject]
+    conditions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class VideoPrediction:
+    """Hold one prediction of a video: id of its category, score, and T masks."""
+
+    category: int
+    score: float
+    masks: Masks
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """Hold the objects, or the predictions, of one video and category, ready to be compared.
+
+    Attributes:
+        masks: n rows of T compressed masks, or None.
+        areas: (n, T) float64 pixels of the masks, 0 without one.
+    """
+
+    masks: list[list[dict[str, Any] | None]]
+    areas: np.ndarray
+
+    @classmethod
+    def of(cls, rows: Sequence[Masks], video: VideoTruth, kind: str) -> Tracks:
+        """Check masks against the video and count their pixels; what was given stays as it was.
+
+        Args:
+            rows: the masks of each object or prediction.
+            video: whose they are.
+            kind: names them in errors.
+
+        Raises:
+            ValueError: another number of masks than frames, a mask of another size, or one that
+                cannot be read; video, number and frame are named.
+        """
+        masks = []
+        for number, row in enumerate(rows):
+            place = f"{kind} {number} of video {video.name}"
+            if len(row) != video.length:
+                raise ValueError(f"{place}: {len(row)} masks for {video.length} frames")
+            masks.append(
+                [
+                    None if rle is None else compressed(rle, video.size, f"{place}, frame {frame}")
+                    for frame, rle in enumerate(row)
+                ]
+            )
+        areas = np.zeros((len(masks), video.length))
+        places = [
+            (row, frame)
+            for row, of_row in enumerate(masks)
+            for frame, rle in enumerate(of_row)
+            if rle is not None
+        ]
+        if places:
+            areas[tuple(zip(*places, strict=True))] = coco_mask.area(
+                [masks[row][frame] for row, frame in places]
+            )
+        return cls(masks, areas)
+
+    def iou(self, others: Tracks, at_least: float) -> np.ndarray:
+        """Return the IoU over the whole video of these n with the others m: (n, m) float64.
+
+        It is the sum of the shared pixels of all frames by the sum of the united ones, 0 without
+        any pixel. Pairs whose areas alone tell that it is below a bound are not compared.
+
+        Args:
+            others: of the same video.
+            at_least: smaller IoUs may be returned as 0.
+        """
+        mine, theirs = self.areas[:, None], others.areas  # (n, 1, T), (m, T)
+        most = np.minimum(mine, theirs).sum(axis=2)
+        fewest = np.maximum(mine, theirs).sum(axis=2)
+        near = (most > 0) & (most >= at_least * fewest)  # (n, m)
+        shared = np.zeros(near.shape)
+        for frame in np.flatnonzero(near.any() * self.areas.any(axis=0)):
+            rows = np.flatnonzero(near.any(axis=1) & (self.areas[:, frame] > 0))
+            columns = np.flatnonzero(near.any(axis=0) & (others.areas[:, frame] > 0))
+            if len(rows) and len(columns):
+                # With the flag of a crowd pycocotools divides what is shared by the first's area.
+                inside = coco_mask.iou(
+                    [self.masks[row][frame] for row in rows],
+                    [others.masks[column][frame] for column in columns],
+                    np.ones(len(columns), np.uint8),
+                )
+                shared[np.ix_(rows, columns)] += np.rint(inside * self.areas[rows, frame, None])
+        united = self.areas.sum(axis=1)[:, None] + others.areas.sum(axis=1) - shared
+        iou: np.ndarray = np.where(near, shared, 0.0) / np.maximum(united, 1.0)
+        return iou
+
+
+def average_area(areas: np.ndarray) -> np.ndarray:
+    """Return the mean (n,) of the areas (n, T) that are not 0, or 0 without any."""
+    mean: np.ndarray = areas.sum(axis=1) / np.maximum((areas > 0).sum(axis=1), 1)
+    return mean
+
+
+def compressed(rle: Rle, size: tuple[int, int], place: str) -> dict[str, Any]:
+    """Return a mask with compressed counts, which may be given as a list of runs too.
+
+    Args:
+        rle: the mask.
+        size: (height, width) that it has to have.
+        place: names it in errors.
+
+    Raises:
+        ValueError: another size, or counts that cannot be read; the place is named.
+    """
+    own_size, counts = rle.get("size"), rle.get("counts")
+    if not isinstance(own_size, list | tuple) or tuple(own_size) != size:
+        raise ValueError(f"{place}: the mask's size is {own_size}, not {list(size)}")
+    if isinstance(counts, str | bytes):
+        return {"size": list(size), "counts": counts}
+    if not isinstance(counts, list) or not all(type(n) is int and n >= 0 for n in counts):
+        raise ValueError(f"{place}: the mask's counts are no text and no list of runs")
+    if sum(counts) != size[0] * size[1]:
+        raise ValueError(
+            f"{place}: the mask's runs have {sum(counts)} pixels, not {size[0] * size[1]}"
+        )
+    made: dict[str, Any] = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
+    return made
