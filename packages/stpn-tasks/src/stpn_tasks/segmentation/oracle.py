@@ -1,0 +1,55 @@
+"""The order of queries that annotations would give: how much a better association could gain."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+
+def oracle_permutations(
+    masks: Float[Tensor, "T Q h w"], objects: Bool[Tensor, "T G h w"]
+) -> Int[Tensor, "T Q"]:
+    """Order the queries of each frame so that track g is the one that fits object g best.
+
+    The sum over the objects is made largest, of the IoU of an object that is seen, and of minus
+    the part of the frame that the query's mask takes for one that is not. The other queries follow
+    in their order. AP with this order in place of an association's is what association costs;
+    nothing that a detector can do without annotations.
+
+    Args:
+        masks: logits of the queries.
+        objects: masks of the annotated objects, of the same size; empty where one is not seen.
+
+    Returns:
+        Permutations, int64 on the CPU, to be used as those of `Associator.push`.
+
+    Raises:
+        ValueError: there are more objects than queries, or sizes differ.
+    """
+    num_frames, num_queries, num_objects = *masks.shape[:2], objects.shape[1]
+    if num_objects > num_queries or (num_frames, masks.shape[2:]) != (
+        len(objects),
+        objects.shape[2:],
+    ):
+        raise ValueError(
+            f"masks {tuple(masks.shape)} of queries and {tuple(objects.shape)} of objects: "
+            "frames and sizes have to agree, with as many queries as objects or more"
+        )
+    orders = [_order(m > 0, o) for m, o in zip(masks.detach(), objects, strict=True)]
+    return torch.from_numpy(np.array(orders, np.int64).reshape(num_frames, num_queries))
+
+
+def _order(masks: Tensor, objects: Tensor) -> np.ndarray:
+    """Return the order (Q,) of the queries of one frame."""
+    of_query, of_object = masks.flatten(1).float(), objects.flatten(1).float()
+    areas, seen = of_query.sum(1), of_object.sum(1)
+    shared = of_object @ of_query.T  # (G, Q)
+    iou = shared / (seen[:, None] + areas - shared).clamp(min=1)
+    gain = torch.where(seen[:, None] > 0, iou, -areas / of_query.shape[1])
+    taken = linear_sum_assignment(gain.cpu().numpy(), maximize=True)[1]
+    others = np.setdiff1d(np.arange(len(masks)), taken)
+    order: np.ndarray = np.concatenate([taken, others])
+    return order
