@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from stpn_backbones import create_backbone, supported_backbones
+from stpn_backbones import HubWeightsError, create_backbone, supported_backbones
 from stpn_backbones.cvt import PromptedCvt
 from stpn_backbones.cvt_weights import load_cvt_weights, microsoft_name
 from stpn_kernels.testing import shared_path
@@ -293,5 +293,7 @@ def test_weights_come_from_the_hubs_cache(hub_folder: Path, source: PromptedCvt,
 @pytest.mark.usefixtures("hub_folder")
 def test_weights_that_are_not_to_be_had_are_missed_in_words() -> None:
     message = "no weights of microsoft/cvt-21-384-22k in the local cache .* weights="
-    with pytest.raises(OSError, match=message):
+    with pytest.raises(HubWeightsError, match=message) as refused:
         create_backbone("cvt_21.384_22k", pretrained=True, **TINY)
+    assert isinstance(refused.value, OSError)  # as timm's are
+    assert refused.value.repository == "microsoft/cvt-21-384-22k"

@@ -8,10 +8,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from stpn_backbones import create_backbone, load_cvt_weights
+from stpn_backbones import HubWeightsError, create_backbone, load_cvt_weights
 from stpn_core import TransformerPredictor
 from stpn_kernels.testing import shared_path
+from stpn_tasks.tracking.build import build_network
 from stpn_tasks.tracking.mixformer import create_mixformer
+from stpn_tasks.tracking.recipes import stpn_22k
 from stpn_tasks.tracking.weights import initialise_backbone, load_mixformer_weights, own_name
 
 TINY = {"dims": (16, 24, 32), "depths": (1, 1, 2), "num_heads": (1, 2, 4), "head_channels": 16}
@@ -220,3 +222,16 @@ def test_a_file_of_a_cvt_initialises_the_backbone(tmp_path, caplog):
     assert "the class token, which the model does without (1): stage2.cls_token" in caplog.text
     with pytest.raises(ValueError, match="backbone 'cvt_22'"):
         initialise_backbone(network, "cvt_22")
+
+
+def test_weights_that_the_hub_does_not_give_are_asked_for_as_the_option_is_called(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(HubWeightsError) as refused:
+        build_network(stpn_22k(), score=False)
+    message = str(refused.value)
+    assert message.startswith("no weights of microsoft/cvt-21-384-22k in the local cache")
+    assert "give the file as --network.cvt FILE instead of cvt_21.384_22k: " in message
+    assert "weights=" not in message

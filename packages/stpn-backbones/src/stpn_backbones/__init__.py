@@ -2,6 +2,7 @@
 
 from stpn_backbones.create import create_backbone, supported_backbones
 from stpn_backbones.cvt import PromptedCvt
+from stpn_backbones.cvt_create import HubWeightsError
 from stpn_backbones.cvt_layers import PromptConv
 from stpn_backbones.cvt_stages import CvtStages
 from stpn_backbones.cvt_weights import load_cvt_weights
@@ -11,6 +12,7 @@ from stpn_backbones.weights import LoadReport, check_fit, convert_swin, load_wei
 
 __all__ = [
     "CvtStages",
+    "HubWeightsError",
     "LoadReport",
     "PromptConv",
     "PromptMerging",

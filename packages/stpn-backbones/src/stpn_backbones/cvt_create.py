@@ -32,6 +32,25 @@ _HUB = {
 }
 
 
+class HubWeightsError(OSError):
+    """The hub's weights are neither in the local cache nor to be had.
+
+    Args:
+        repository: of the weights on the Hugging Face hub.
+        reason: what the hub's client says.
+        instead: how a file is given in place of the hub's; callers with an option of their own
+            raise the error anew with it.
+    """
+
+    def __init__(self, repository: str, reason: str, instead: str = "weights=...") -> None:
+        super().__init__(
+            f"no weights of {repository} in the local cache nor from the Hugging Face hub; "
+            f"download them elsewhere and give the file as {instead}: {reason}"
+        )
+        self.repository = repository
+        self.reason = reason
+
+
 def supported_cvts() -> list[str]:
     """Return the names that `create_cvt` builds, without tags of weights."""
     return list(_SIZES)
@@ -57,7 +76,7 @@ def create_cvt(
             those of the name.
 
     Raises:
-        OSError: if the hub's weights are neither in the cache nor to be had.
+        HubWeightsError: if the hub's weights are neither in the cache nor to be had.
         ValueError: if the name or tag is unknown, both kinds of weights are asked for, or the
             weights are those of another model.
     """
@@ -87,8 +106,5 @@ def _from_hub(repository: str) -> dict[str, Tensor]:
     try:
         state_dict: dict[str, Tensor] = load_state_dict_from_hf(repository, weights_only=True)
     except OSError as error:  # as the hub's client says: no connection, repository or file
-        raise OSError(
-            f"no weights of {repository} in the local cache nor from the Hugging Face hub; "
-            f"download them elsewhere and give the file as weights=...: {error}"
-        ) from error
+        raise HubWeightsError(repository, str(error)) from error
     return state_dict

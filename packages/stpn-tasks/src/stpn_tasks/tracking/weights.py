@@ -10,6 +10,7 @@ from pathlib import Path
 from torch import Tensor
 
 from stpn_backbones import (
+    HubWeightsError,
     LoadReport,
     check_fit,
     create_backbone,
@@ -100,15 +101,23 @@ def initialise_backbone(network: MixFormer, weights: str | Path) -> LoadReport:
             ``cvt_21.384_22k``.
 
     Raises:
-        OSError: if the hub's weights are neither in the cache nor to be had.
+        HubWeightsError: if the hub's weights are neither in the cache nor to be had.
         ValueError: if the file or name is unknown, or the weights are of another CvT.
     """
     source: str | Path | Mapping[str, Tensor] = weights
     if isinstance(weights, str) and weights.startswith("cvt_") and not Path(weights).exists():
-        source = create_backbone(weights, pretrained=True).state_dict()
+        source = _from_hub(weights)
     report = load_cvt_weights(network.backbone, source, truncate=True)
     _log(report)
     return report
+
+
+def _from_hub(name: str) -> Mapping[str, Tensor]:
+    try:
+        return create_backbone(name, pretrained=True).state_dict()
+    except HubWeightsError as error:  # which names an argument that users of recipes do not have
+        instead = f"--network.cvt FILE instead of {name}"
+        raise HubWeightsError(error.repository, error.reason, instead) from error
 
 
 def own_name(key: str) -> str:
