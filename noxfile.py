@@ -146,12 +146,13 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(**shared)
 def bench(session: nox.Session) -> None:
-    """Time all, or only ``-- kernels``, ``-- backbones`` or ``-- vid-metric``; then options."""
+    """Time all, or only ``-- kernels``, ``backbones``, ``vid-metric``, ``ytvis-metric``; options."""
     install(session)
     scripts = {
         "kernels": "kernels/benchmarks/bench_kernels.py",
         "backbones": "benchmarks/bench_backbones.py",
         "vid-metric": "benchmarks/bench_vid_metric.py",
+        "ytvis-metric": "benchmarks/ytvis_evaluation.py",
     }
     chosen, options = list(scripts), session.posargs
     if options and options[0] in scripts:

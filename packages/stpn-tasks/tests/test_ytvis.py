@@ -166,6 +166,16 @@ def test_perfect_predictions_have_an_average_precision_of_1(seed):
     assert math.isnan(result.ap) == (not any(one.objects for one in videos))
 
 
+def test_videos_of_more_frames_than_pycocotools_counts_at_once():
+    masks = [box(0, frame % 5) for frame in range(600)]
+    half = [box(0, frame % 5, 2) for frame in range(600)]
+    found = [VideoPrediction(3, 0.9, half)]
+    result = ytvis_average_precision(
+        [video(VideoObject(3, masks), length=600)], [found], CATEGORIES
+    )
+    assert result.ap == pytest.approx(0.1)  # IoU 0.50
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31), st.booleans())
 def test_a_split_equals_its_videos_alone(seed, distinct):

@@ -7,14 +7,16 @@ pycocotools' C code, which does not end where runs do not fill the frame: who re
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from pycocotools import mask as coco_mask
 
-Rle = Mapping[str, Any]
+_AT_ONCE = 255  # pycocotools with numpy 2 counts the areas of no more masks in one call
+
+Rle = dict[str, Any]
 Masks = Sequence[Rle | None]
 
 
@@ -73,7 +75,7 @@ class Tracks:
         areas: (n, T) float64 pixels of the masks, 0 without one.
     """
 
-    masks: list[list[dict[str, Any] | None]]
+    masks: list[list[Rle | None]]
     areas: np.ndarray
 
     @classmethod
@@ -107,9 +109,10 @@ class Tracks:
             for frame, rle in enumerate(of_row)
             if rle is not None
         ]
-        if places:
-            areas[tuple(zip(*places, strict=True))] = coco_mask.area(
-                [masks[row][frame] for row, frame in places]
+        for start in range(0, len(places), _AT_ONCE):
+            some = places[start : start + _AT_ONCE]
+            areas[tuple(zip(*some, strict=True))] = coco_mask.area(
+                [masks[row][frame] for row, frame in some]
             )
         return cls(masks, areas)
 
@@ -150,7 +153,7 @@ def average_area(areas: np.ndarray) -> np.ndarray:
     return mean
 
 
-def compressed(rle: Rle, size: tuple[int, int], place: str) -> dict[str, Any]:
+def compressed(rle: Rle, size: tuple[int, int], place: str) -> Rle:
     """Return a mask with compressed counts, which may be given as a list of runs too.
 
     Args:
@@ -161,16 +164,16 @@ def compressed(rle: Rle, size: tuple[int, int], place: str) -> dict[str, Any]:
     Raises:
         ValueError: another size, or counts that cannot be read; the place is named.
     """
-    own_size, counts = rle.get("size"), rle.get("counts")
-    if not isinstance(own_size, list | tuple) or tuple(own_size) != size:
-        raise ValueError(f"{place}: the mask's size is {own_size}, not {list(size)}")
+    if rle.get("size") != list(size):
+        raise ValueError(f"{place}: the mask's size is {rle.get('size')}, not {list(size)}")
+    counts = rle.get("counts")
     if isinstance(counts, str | bytes):
-        return {"size": list(size), "counts": counts}
+        return rle
     if not isinstance(counts, list) or not all(type(n) is int and n >= 0 for n in counts):
         raise ValueError(f"{place}: the mask's counts are no text and no list of runs")
     if sum(counts) != size[0] * size[1]:
         raise ValueError(
             f"{place}: the mask's runs have {sum(counts)} pixels, not {size[0] * size[1]}"
         )
-    made: dict[str, Any] = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
+    made: Rle = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
     return made
