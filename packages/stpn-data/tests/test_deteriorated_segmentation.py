@@ -203,7 +203,7 @@ def test_deterioration_has_its_share_and_leaves_a_clean_frame():
         ({"deteriorated": 0.7, "spread": 0.4}, "spread"),
         ({"run_frames": (3, 2)}, "run_frames"),
         ({"absence": (0, 2)}, "absence"),
-        ({"absence": (2, 12)}, "absence"),
+        ({"absence": (5, 4)}, "absence"),
         ({"min_area": 0}, "min_area"),
         ({"vanishing": 1.5}, "vanishing"),
         ({"leaving": float("nan")}, "leaving"),

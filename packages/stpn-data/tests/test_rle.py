@@ -21,6 +21,7 @@ def runs_of(mask):
     return [0, *runs] if flat[0] else runs
 
 
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
 @given(masks=MASKS)
 def test_compressed_codes_are_exact_and_those_of_the_library(masks):
     size = masks.shape[1:]

@@ -51,7 +51,8 @@ from stpn_data.transforms import (
 from stpn_data.video import VideoReader, VideoWriter
 from stpn_data.videos import DataError, FrameObjects, Video, VideoDataset
 from stpn_data.windows import VideoWindows, windows_without_clean_frame
-from stpn_data.youtube_vis_json import to_youtube_vis
+from stpn_data.youtube_vis import YouTubeVIS
+from stpn_data.youtube_vis_json import to_youtube_vis, youtube_vis_ids
 
 __all__ = [
     "AnnotatedVideos",
@@ -100,6 +101,7 @@ __all__ = [
     "VideoWindows",
     "VideoWriter",
     "WindowSampler",
+    "YouTubeVIS",
     "check_data",
     "coco_to_folders",
     "collate",
@@ -117,4 +119,5 @@ __all__ = [
     "to_youtube_vis",
     "vid_folders_to_coco",
     "windows_without_clean_frame",
+    "youtube_vis_ids",
 ]

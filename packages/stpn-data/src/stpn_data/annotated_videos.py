@@ -24,13 +24,21 @@ class AnnotatedVideos:
         layout: an opened layout.
         classes: names of the classes, in the order of its labels.
         report: that of the layout.
+        with_masks: its objects have masks.
     """
 
     classes: tuple[str, ...]
 
-    def __init__(self, layout: Layout, classes: tuple[str, ...], report: DataReport) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        classes: tuple[str, ...],
+        report: DataReport,
+        *,
+        with_masks: bool = False,
+    ) -> None:
         """Wrap an opened layout."""
-        self._layout = layout
+        self._layout, self._with_masks = layout, with_masks
         self.classes = classes
         self.report = report
 
@@ -69,6 +77,7 @@ class AnnotatedVideos:
             self._layout.image_size(video, index),
             f"{self.videos[video].name} frame {index}",
             self.report,
+            with_masks=self._with_masks,
         )
 
     def conditions(self, video: int, index: int) -> frozenset[str]:

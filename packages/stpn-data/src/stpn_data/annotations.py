@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stpn_data.videos import FrameObjects
 
@@ -29,6 +30,7 @@ class AnnotatedBox:
         track_id: number of the object within its video.
         is_crowd: a region of uncounted objects.
         ignore: the file itself asks to leave the object out.
+        mask: (H, W), or None in a data set without masks.
     """
 
     box_xyxy: tuple[float, float, float, float]
@@ -36,6 +38,7 @@ class AnnotatedBox:
     track_id: int
     is_crowd: bool = False
     ignore: bool = False
+    mask: NDArray[np.bool_] | None = None
 
 
 class DataReport:
@@ -81,7 +84,12 @@ class DataReport:
 
 
 def frame_objects(
-    boxes: Iterable[AnnotatedBox], size: tuple[int, int], place: str, report: DataReport
+    boxes: Iterable[AnnotatedBox],
+    size: tuple[int, int],
+    place: str,
+    report: DataReport,
+    *,
+    with_masks: bool = False,
 ) -> FrameObjects:
     """Keep the usable objects of one frame, in order, and count the others in `report`.
 
@@ -93,6 +101,7 @@ def frame_objects(
         size: (height, width) of the frame in pixels.
         place: name of the frame, for the report.
         report: counts the objects left out.
+        with_masks: every object has a mask.
     """
     kept: list[AnnotatedBox] = []
     tracks: set[int] = set()
@@ -110,6 +119,9 @@ def frame_objects(
         labels=np.array([box.label for box in kept], np.int64),
         track_ids=np.array([box.track_id for box in kept], np.int64),
         is_crowd=np.array([box.is_crowd for box in kept], np.bool_),
+        masks=np.array([box.mask for box in kept], np.bool_).reshape(-1, *size)
+        if with_masks
+        else None,
     )
 
 

@@ -28,6 +28,29 @@ def coco_id(record: object, seen: Container[int], place: str) -> int:
     return identity
 
 
+def coco_records(
+    data: Mapping[str, Any], name: str, path: Path, default: object = _MISSING
+) -> list[dict[str, Any]]:
+    """Return a list of a file after checking that its ids are there and differ.
+
+    Args:
+        data: what the file holds.
+        name: of the list.
+        path: the file, for errors.
+        default: stands for a list that is not there.
+
+    Raises:
+        DataError: there is no such list, or an id is missing or occurs twice.
+    """
+    records = data.get(name, default)
+    if not isinstance(records, list):
+        raise DataError(f"{path}: the file has no list {name!r}")
+    seen: set[int] = set()
+    for position, record in enumerate(records):
+        seen.add(coco_id(record, seen, f"{path}: {name}[{position}]"))
+    return records
+
+
 class CocoImage:
     """One image of the file: where it is, how large, which frame of its video."""
 

@@ -15,12 +15,10 @@ from stpn_data.coco_fields import (
     coco_box,
     coco_field,
     coco_flag,
-    coco_id,
     coco_known,
+    coco_records,
 )
 from stpn_data.videos import DataError, Video
-
-_MISSING = object()
 
 
 class CocoVid:
@@ -92,11 +90,13 @@ class CocoVid:
         ]
 
     def _index_videos(self, data: Mapping[str, Any]) -> None:
-        records = {record["id"]: record for record in self._records(data, "videos", default=[])}
+        records = {
+            record["id"]: record for record in coco_records(data, "videos", self._file, default=[])
+        }
         names = {key: self._video_name(record) for key, record in records.items()}
         frames: dict[int, list[CocoImage]] = {key: [] for key in names}
         self._rows: dict[int, int] = {}  # row of every image by its id
-        images = self._records(data, "images")
+        images = coco_records(data, "images", self._file)
         chosen = not records and any(image.get("is_vid_train_frame") for image in images)
         for row, record in enumerate(images):
             place = self._place("image", record)
@@ -144,10 +144,10 @@ class CocoVid:
 
     def _index_annotations(self, data: Mapping[str, Any], class_labels: Mapping[str, int]) -> None:
         classes: dict[int, int] = {}
-        for record in self._records(data, "categories"):
+        for record in coco_records(data, "categories", self._file):
             name = coco_field(record, "name", str, self._place("category", record))
             classes[record["id"]] = class_labels.get(name, -1)
-        records = self._records(data, "annotations", default=[])
+        records = coco_records(data, "annotations", self._file, default=[])
         rows = np.zeros(len(records), np.int64)
         instances = np.zeros(len(records), np.int64)
         labels = np.zeros(len(records), np.int64)
@@ -166,17 +166,6 @@ class CocoVid:
         self._first = np.searchsorted(rows, np.arange(len(self._rows) + 1))
         self._boxes, self._labels, self._flags = boxes[order], labels[order], flags[order]
         self._track_ids = _number_within(self._video_of_row[rows], instances[order])
-
-    def _records(self, data: Mapping[str, Any], name: str, default: Any = _MISSING) -> list[Any]:
-        """Return a list of the file after checking that its ids are there and differ."""
-        records = data.get(name, default)
-        if not isinstance(records, list):
-            raise DataError(f"{self._file}: the file has no list {name!r}")
-        seen: set[int] = set()
-        for position, record in enumerate(records):
-            place = f"{self._file}: {name}[{position}]"
-            seen.add(coco_id(record, seen, place))
-        return records
 
     def _place(self, kind: str, record: Mapping[str, Any]) -> str:
         return f"{self._file}: {kind} {record['id']}"

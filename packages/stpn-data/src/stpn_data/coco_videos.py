@@ -14,13 +14,15 @@ from stpn_data.coco_vid import CocoVid
 from stpn_data.image_roots import find_image_root, image_roots
 from stpn_data.imagenet_vid import IMAGENET_VID_CLASSES, ImageNetVID
 from stpn_data.videos import DataError
+from stpn_data.youtube_vis import YouTubeVIS, is_youtube_vis
 
 
 def open_coco(annotation_file: str | Path, image_root: str | Path | None = None) -> AnnotatedVideos:
     """Open a json in COCO's form, with videos as in CocoVID or without.
 
     A file of ImageNet VID or DET, as mmtracking writes them, has ImageNet VID's classes; of any
-    other, `categories` are the classes, in the order of their ids.
+    other, `categories` are the classes, in the order of their ids. A file of YouTube-VIS, whose
+    videos name their frames, opens as `YouTubeVIS`, with masks.
 
     Args:
         annotation_file: the json.
@@ -33,6 +35,8 @@ def open_coco(annotation_file: str | Path, image_root: str | Path | None = None)
     """
     path = Path(annotation_file)
     data = load_json(path)
+    if is_youtube_vis(data):
+        return YouTubeVIS(path, image_root, data)
     classes = coco_classes(path, data)
     root = _image_root(path, data, None if image_root is None else Path(image_root))
     report = DataReport()

@@ -10,11 +10,13 @@ from stpn_data.checks.coco import check_coco
 from stpn_data.checks.folders import check_folders
 from stpn_data.checks.own import check_own_folder
 from stpn_data.checks.subset import Subset
+from stpn_data.checks.youtube_vis import check_youtube_vis
 from stpn_data.coco_fields import load_json
 from stpn_data.image_roots import image_roots
 from stpn_data.own_folder import TABLE
 from stpn_data.vid_folders import tree_folders
 from stpn_data.videos import DataError
+from stpn_data.youtube_vis import is_youtube_vis
 
 
 @dataclass
@@ -36,9 +38,10 @@ def check_data(root: Path, image_root: Path | None = None, progress: bool = Fals
     """Read all annotations and decode all images; go on after every problem.
 
     Args:
-        root: a `.json` in COCO's form, or a folder with ImageNet's tree (`Data/VID`, `Data/DET`),
-            with such files in itself or in its `annotations`, with `objects.csv` in itself or in
-            its `train`, `val` or `test`, or with several of these.
+        root: a `.json` in COCO's or YouTube-VIS's form, or a folder with ImageNet's tree
+            (`Data/VID`, `Data/DET`), with such files in itself, in its `annotations` or, named
+            `instances.json`, in the folders of its splits, with `objects.csv` in itself or in its
+            `train`, `val` or `test`, or with several of these.
         image_root: where the file names of a json begin; looked for if not given.
         progress: show a bar.
 
@@ -57,6 +60,10 @@ def check_data(root: Path, image_root: Path | None = None, progress: bool = Fals
         except DataError as error:
             check.problems.add("annotation that cannot be read", str(error))
             continue
+        if is_youtube_vis(data):
+            subset = check_youtube_vis(path, data, image_root, check.problems, progress)
+            check.subsets.append(subset)
+            continue
         if "images" not in data:
             check.other_files.append(path)
             continue
@@ -65,8 +72,8 @@ def check_data(root: Path, image_root: Path | None = None, progress: bool = Fals
     if not check.subsets and not check.problems.counts:
         raise DataError(
             f"{root}: neither ImageNet's tree (Data/VID or Data/DET, also below ILSVRC), nor a "
-            f"COCO .json, nor a folder with one, itself or in annotations/, nor one with {TABLE}, "
-            "itself or in train/, val/ or test/"
+            f"COCO or YouTube-VIS .json, nor a folder with one, itself or in annotations/, nor one "
+            f"with {TABLE}, itself or in train/, val/ or test/"
         )
     return check
 
@@ -82,7 +89,9 @@ def _tree(root: Path) -> Path | None:
 def _json_files(root: Path) -> list[Path]:
     if root.suffix == ".json":
         return [root]
-    return [*sorted(root.glob("*.json")), *sorted((root / "annotations").glob("*.json"))]
+    patterns = ("*.json", "annotations/*.json", "*/instances.json")
+    found = (path for pattern in patterns for path in sorted(root.glob(pattern)))
+    return list(dict.fromkeys(found))
 
 
 __all__ = ["DataCheck", "Subset", "check_data"]

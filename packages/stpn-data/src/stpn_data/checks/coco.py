@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from stpn_data.annotations import AnnotatedBox, DataReport, shown
-from stpn_data.checks.subset import Subset, add_problems, box_problems, image_problems
+from stpn_data.checks.subset import (
+    BAD_ENTRY,
+    Subset,
+    add_problems,
+    box_problems,
+    check_listed_images,
+    good_records,
+)
 from stpn_data.coco_fields import (
     CocoImage,
     coco_box,
     coco_field,
     coco_flag,
-    coco_id,
     coco_known,
 )
 from stpn_data.coco_videos import is_imagenet
-from stpn_data.image_roots import find_image_root
 from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.videos import DataError
-
-_BAD_ENTRY = "json entry that cannot be read"
-_BATCH = 256  # images given to the threads at once
 
 
 def check_coco(
@@ -56,10 +54,10 @@ class _Coco:
     def __init__(self, path: Path, data: Mapping[str, Any], report: DataReport) -> None:
         self._file, self._report = path, report
         self.subset = Subset(path.stem, "COCO json")
-        self._videos = self._records(data.get("videos", []), "videos")
-        self._categories = self._records(data.get("categories"), "categories")
-        self._image_records = self._records(data.get("images"), "images")
-        self._annotations = self._records(data.get("annotations", []), "annotations")
+        self._videos = good_records(data.get("videos", []), "videos", path, report)
+        self._categories = good_records(data.get("categories"), "categories", path, report)
+        self._image_records = good_records(data.get("images"), "images", path, report)
+        self._annotations = good_records(data.get("annotations", []), "annotations", path, report)
         self._has_tracks = bool(self._videos) and any(
             "instance_id" in record for record in self._annotations.values()
         )
@@ -79,7 +77,7 @@ class _Coco:
                     if video not in frames:
                         raise DataError(f"{place}: no video has its 'video_id' {video}")
             except DataError as error:
-                self._report.add(_BAD_ENTRY, str(error))
+                self._report.add(BAD_ENTRY, str(error))
                 continue
             self._images[key] = image
             if files.setdefault(image.file_name, key) != key:
@@ -119,7 +117,7 @@ class _Coco:
                 )
                 coco_flag(record, "iscrowd", place)
             except DataError as error:
-                self._report.add(_BAD_ENTRY, str(error))
+                self._report.add(BAD_ENTRY, str(error))
                 continue
             self.subset.objects += 1
             if category not in names:
@@ -143,16 +141,9 @@ class _Coco:
 
     def check_images(self, image_roots: Sequence[Path], progress: bool) -> None:
         """Decode every image."""
-        images = list(self._images.values())
-        names = [image.file_name for image in images]
-        root = find_image_root(image_roots, names) or image_roots[0]
-        bar = tqdm(images, desc=self.subset.name, unit="image", disable=not progress)
-        remaining = iter(bar)
-        with ThreadPoolExecutor() as pool:
-            while batch := list(islice(remaining, _BATCH)):
-                checks = pool.map(lambda i: image_problems(root / i.file_name, i.size), batch)
-                for problems in checks:
-                    add_problems(self._report, problems)
+        images = [(image.file_name, image.size) for image in self._images.values()]
+        bar = self.subset.name if progress else None
+        check_listed_images(images, image_roots, self._report, bar)
 
     def _check_video(
         self, record: Mapping[str, Any], place: str, frames: Mapping[int, int]
@@ -172,7 +163,7 @@ class _Coco:
         try:
             keys = coco_field(record, "vid_train_frames", list, place)
         except DataError as error:
-            self._report.add(_BAD_ENTRY, str(error))
+            self._report.add(BAD_ENTRY, str(error))
             return
         for key in keys:
             if type(key) is not int or key not in frames:
@@ -185,7 +176,7 @@ class _Coco:
             try:
                 name = coco_field(record, "name", str, place)
             except DataError as error:
-                self._report.add(_BAD_ENTRY, str(error))
+                self._report.add(BAD_ENTRY, str(error))
                 continue
             if name in seen:
                 self._report.add("video listed twice", f"{place}: {shown(name)}")
@@ -197,18 +188,5 @@ class _Coco:
             try:
                 names[key] = coco_field(record, "name", str, f"{self._file}: category {key}")
             except DataError as error:
-                self._report.add(_BAD_ENTRY, str(error))
+                self._report.add(BAD_ENTRY, str(error))
         return names
-
-    def _records(self, records: object, kind: str) -> dict[int, dict[str, Any]]:
-        """Return the good entries of a list of the file by id."""
-        if not isinstance(records, list):
-            self._report.add(_BAD_ENTRY, f"{self._file}: the file has no list {kind!r}")
-            return {}
-        by_id: dict[int, dict[str, Any]] = {}
-        for position, record in enumerate(records):
-            try:
-                by_id[coco_id(record, by_id, f"{self._file}: {kind}[{position}]")] = record
-            except DataError as error:
-                self._report.add(_BAD_ENTRY, str(error))
-        return by_id

@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from stpn_data.annotations import AnnotatedBox, DataReport, unusable_reason
+from stpn_data.coco_fields import coco_id
+from stpn_data.image_roots import find_image_root
 from stpn_data.images import read_image
 from stpn_data.videos import DataError
 
 Problem = tuple[str, str]  # its kind; the file, and what is wrong there
+
+BAD_ENTRY = "json entry that cannot be read"
+_BATCH = 256  # images given to the threads at once
 
 
 @dataclass
@@ -20,11 +30,12 @@ class Subset:
 
     Attributes:
         name: such as `VID/train`, or the name of a json.
-        layout: `ImageNet VID folders`, `ImageNet DET folders`, `COCO json` or `objects.csv`.
+        layout: `ImageNet VID folders`, `ImageNet DET folders`, `COCO json`, `YouTube-VIS json` or
+            `objects.csv`.
         videos: videos of frames.
         still_images: images without a video.
         frames: frames of the videos.
-        objects: annotated boxes.
+        objects: annotated boxes or masks, counted in every frame.
         tracks: different objects of the videos.
         classes: names of the classes that occur: WordNet ids in folders.
     """
@@ -43,6 +54,51 @@ def add_problems(report: DataReport, problems: Iterable[Problem]) -> None:
     """Add problems to a report."""
     for kind, place in problems:
         report.add(kind, place)
+
+
+def good_records(
+    records: object, kind: str, path: Path, report: DataReport
+) -> dict[int, dict[str, Any]]:
+    """Return the good entries of a list of a json by id; the others are problems.
+
+    Args:
+        records: the list, or what stands in its place.
+        kind: its name in the file.
+        path: the file.
+        report: receives the problems.
+    """
+    if not isinstance(records, list):
+        report.add(BAD_ENTRY, f"{path}: the file has no list {kind!r}")
+        return {}
+    by_id: dict[int, dict[str, Any]] = {}
+    for position, record in enumerate(records):
+        try:
+            by_id[coco_id(record, by_id, f"{path}: {kind}[{position}]")] = record
+        except DataError as error:
+            report.add(BAD_ENTRY, str(error))
+    return by_id
+
+
+def check_listed_images(
+    images: Sequence[tuple[str, tuple[int, int]]],
+    roots: Sequence[Path],
+    report: DataReport,
+    bar: str | None,
+) -> None:
+    """Decode every image that a json lists.
+
+    Args:
+        images: name and annotated (height, width) of each.
+        roots: folders to which the names may be relative; the one with the most counts.
+        report: receives the problems.
+        bar: what to write beside a bar; None for no bar.
+    """
+    root = find_image_root(roots, [name for name, _ in images]) or roots[0]
+    remaining = iter(tqdm(images, desc=bar, unit="image", disable=bar is None))
+    with ThreadPoolExecutor() as pool:
+        while batch := list(islice(remaining, _BATCH)):
+            for problems in pool.map(lambda one: image_problems(root / one[0], one[1]), batch):
+                add_problems(report, problems)
 
 
 def image_problems(path: Path, size: tuple[int, int] | None) -> list[Problem]:

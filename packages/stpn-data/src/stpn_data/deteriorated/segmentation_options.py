@@ -54,8 +54,7 @@ class SegmentationOptions(RenderOptions):
         super().__post_init__()
         check_range("spread", (self.spread,), 0, min(self.deteriorated, 1 - self.deteriorated))
         check_range("run_frames", self.run_frames, 1, 10_000, ascending=True)
-        # An object is there in one frame at least.
-        check_range("absence", self.absence, 1, self.num_frames - 1, ascending=True)
+        check_range("absence", self.absence, 1, 10_000, ascending=True)
         check_range("min_area", (self.min_area,), 1, 10_000)
         for field in ("vanishing", "leaving"):
             check_range(field, (getattr(self, field),), 0, 1)
