@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from stpn_tasks.segmentation.head import Mask2FormerHead
 from stpn_tasks.segmentation.masked_decoder import _outside
+from stpn_tasks.segmentation.positions import sine_positions
 
 SMALL = {
     "num_queries": 6,
@@ -115,14 +116,21 @@ def test_queries_look_inside_their_masks_and_everywhere_if_they_have_none():
 
 
 def test_layer_i_attends_to_level_i_where_the_last_mask_is():
-    head, seen = small(decoder_layers=4).eval(), []
+    head, seen = small(decoder_layers=4), []
     for layer in head.decoder.layers:
-        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[4]))
+        layer.register_forward_pre_hook(lambda _, inputs: seen.append(inputs))
     maps = features()
-    found = head.train()(maps)
-    grids = [tuple(x.shape[2:]) for x in maps[:0:-1]]
-    for i, (blocked, before) in enumerate(zip(seen, found.auxiliary, strict=True)):
-        assert (blocked == _outside(before.masks, grids[i % 3])).all()
+    found = head(maps)
+    memory, _ = head.pixel_decoder(maps)
+    for i, (inputs, before) in enumerate(zip(seen, found.auxiliary, strict=True)):
+        _, positions, keys, values, blocked = inputs
+        level, grid = memory[i % 3], tuple(memory[i % 3].shape[2:])
+        own = head.decoder.level_embed.weight[i % 3]
+        assert_close(values, level.flatten(2).transpose(1, 2) + own)
+        # Keys tell where they are, values do not.
+        assert_close(keys - values, sine_positions(grid, 32, keys).expand_as(keys))
+        assert (positions == head.decoder.query_positions.weight).all()
+        assert (blocked == _outside(before.masks, grid)).all()
 
 
 @pytest.fixture(scope="module")
