@@ -20,6 +20,7 @@ from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.images import read_image
 from stpn_data.joint import JointVideos
 from stpn_data.key_frames import KeyFramesWithObjects
+from stpn_data.mask_folder import open_mask_folder
 from stpn_data.own_folder import open_own_folder
 from stpn_data.own_sequences import OwnSequences
 from stpn_data.sampling import (
@@ -107,6 +108,7 @@ __all__ = [
     "collate",
     "det_folders_to_coco",
     "open_coco",
+    "open_mask_folder",
     "open_own_folder",
     "pad_images",
     "paper_test_transform",

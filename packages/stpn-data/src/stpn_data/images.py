@@ -24,6 +24,23 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         DataError: the file is missing, empty, truncated, or no image.
     """
     path = Path(path)
+    data = read_image_bytes(path)
+    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    try:
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    except cv2.error as error:
+        raise DataError(f"{path}: the image cannot be decoded ({error.err})") from error
+    if pixels is None:
+        raise DataError(f"{path}: not an image, or a damaged one")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def read_image_bytes(path: Path) -> bytes:
+    """Read an image file without decoding it.
+
+    Raises:
+        DataError: the file is missing, empty or truncated.
+    """
     try:
         data = path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: no name that a file can have
@@ -33,14 +50,7 @@ def read_image(path: str | Path) -> NDArray[np.uint8]:
         raise DataError(f"{path}: the file is empty")
     if _is_truncated(data):
         raise DataError(f"{path}: the image is truncated")
-    flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise DataError(f"{path}: the image cannot be decoded ({error.err})") from error
-    if pixels is None:
-        raise DataError(f"{path}: not an image, or a damaged one")
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    return data
 
 
 def _is_truncated(data: bytes) -> bool:

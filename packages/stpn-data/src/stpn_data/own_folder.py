@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -141,8 +141,17 @@ def read_classes(table: Path) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def table_lines(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+def table_lines(
+    path: Path,
+    required: Sequence[str] = COLUMNS,
+    optional: Sequence[str] = (OPTIONAL_COLUMN,),
+) -> Iterator[tuple[str, list[str], list[str]]]:
     """Yield `file:line`, the names of the columns and the fields of every row that is not blank.
+
+    Args:
+        path: the file.
+        required: columns that it must have, in any order.
+        optional: columns that it may have.
 
     Raises:
         DataError: the file cannot be read, or its columns are others.
@@ -151,7 +160,7 @@ def table_lines(path: Path) -> Iterator[tuple[str, list[str], list[str]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = csv.reader(file, strict=True)
             columns = [name.strip() for name in next(lines, [])]
-            _check_columns(columns, path)
+            _check_columns(columns, required, optional, path)
             for line in lines:
                 place = f"{path}:{lines.line_num}"
                 if any(field.strip() for field in line):
@@ -194,12 +203,15 @@ def object_row(
     return ObjectRow(place, video, frame, box)
 
 
-def _check_columns(columns: list[str], path: Path) -> None:
-    expected = (set(COLUMNS), {*COLUMNS, OPTIONAL_COLUMN})
-    if set(columns) not in expected or len(set(columns)) != len(columns):
+def _check_columns(
+    columns: list[str], required: Sequence[str], optional: Sequence[str], path: Path
+) -> None:
+    known = set(columns) - set(optional) == set(required)
+    if not known or len(set(columns)) != len(columns):
+        may_have = "".join(f" and, if there are {name}s, {name}" for name in optional)
         raise DataError(
-            f"{path}:1: the columns are {shown(','.join(columns))}, expected {','.join(COLUMNS)} "
-            f"and, if there are tracks, {OPTIONAL_COLUMN}"
+            f"{path}:1: the columns are {shown(','.join(columns))}, expected "
+            f"{','.join(required)}{may_have}"
         )
 
 

@@ -8,11 +8,13 @@ from pathlib import Path
 from stpn_data.annotations import DataReport
 from stpn_data.checks.coco import check_coco
 from stpn_data.checks.folders import check_folders
+from stpn_data.checks.masks import check_mask_folder
 from stpn_data.checks.own import check_own_folder
 from stpn_data.checks.subset import Subset
 from stpn_data.checks.youtube_vis import check_youtube_vis
 from stpn_data.coco_fields import load_json
 from stpn_data.image_roots import image_roots
+from stpn_data.mask_folder import is_mask_folder
 from stpn_data.own_folder import TABLE
 from stpn_data.vid_folders import tree_folders
 from stpn_data.videos import DataError
@@ -40,8 +42,9 @@ def check_data(root: Path, image_root: Path | None = None, progress: bool = Fals
     Args:
         root: a `.json` in COCO's or YouTube-VIS's form, or a folder with ImageNet's tree
             (`Data/VID`, `Data/DET`), with such files in itself, in its `annotations` or, named
-            `instances.json`, in the folders of its splits, with `objects.csv` in itself or in its
-            `train`, `val` or `test`, or with several of these.
+            `instances.json`, in the folders of its splits, with `objects.csv` or with frames and
+            id masks (`JPEGImages`, `Annotations`) in itself or in its `train`, `val` or `test`, or
+            with several of these.
         image_root: where the file names of a json begin; looked for if not given.
         progress: show a bar.
 
@@ -54,28 +57,34 @@ def check_data(root: Path, image_root: Path | None = None, progress: bool = Fals
     for path in (root / name / TABLE for name in ("", "train", "val", "test")):
         if path.is_file():
             check.subsets.append(check_own_folder(path, check.problems, progress))
+    for path in (root / name for name in ("", "train", "val", "test")):
+        if is_mask_folder(path):
+            check.subsets.append(check_mask_folder(path, check.problems, progress))
     for path in _json_files(root):
-        try:
-            data = load_json(path)
-        except DataError as error:
-            check.problems.add("annotation that cannot be read", str(error))
-            continue
-        if is_youtube_vis(data):
-            subset = check_youtube_vis(path, data, image_root, check.problems, progress)
-            check.subsets.append(subset)
-            continue
-        if "images" not in data:
-            check.other_files.append(path)
-            continue
-        roots = image_roots(path, image_root)
-        check.subsets.append(check_coco(path, data, roots, check.problems, progress))
+        _check_json(path, image_root, check, progress)
     if not check.subsets and not check.problems.counts:
         raise DataError(
             f"{root}: neither ImageNet's tree (Data/VID or Data/DET, also below ILSVRC), nor a "
             f"COCO or YouTube-VIS .json, nor a folder with one, itself or in annotations/, nor one "
-            f"with {TABLE}, itself or in train/, val/ or test/"
+            f"with {TABLE} or with JPEGImages and Annotations, itself or in train/, val/ or test/"
         )
     return check
+
+
+def _check_json(path: Path, image_root: Path | None, check: DataCheck, progress: bool) -> None:
+    try:
+        data = load_json(path)
+    except DataError as error:
+        check.problems.add("annotation that cannot be read", str(error))
+        return
+    if is_youtube_vis(data):
+        subset = check_youtube_vis(path, data, image_root, check.problems, progress)
+        check.subsets.append(subset)
+    elif "images" in data:
+        roots = image_roots(path, image_root)
+        check.subsets.append(check_coco(path, data, roots, check.problems, progress))
+    else:
+        check.other_files.append(path)
 
 
 def _tree(root: Path) -> Path | None:

@@ -30,8 +30,8 @@ class Subset:
 
     Attributes:
         name: such as `VID/train`, or the name of a json.
-        layout: `ImageNet VID folders`, `ImageNet DET folders`, `COCO json`, `YouTube-VIS json` or
-            `objects.csv`.
+        layout: `ImageNet VID folders`, `ImageNet DET folders`, `COCO json`, `YouTube-VIS json`,
+            `id masks` or `objects.csv`.
         videos: videos of frames.
         still_images: images without a video.
         frames: frames of the videos.
