@@ -146,7 +146,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(**shared)
 def bench(session: nox.Session) -> None:
-    """Time all, or only ``-- kernels``, ``backbones``, ``vid-metric``, ``ytvis-metric``; options."""
+    """Time all, or only ``-- kernels``, backbones, vid-metric or ytvis-metric; then options."""
     install(session)
     scripts = {
         "kernels": "kernels/benchmarks/bench_kernels.py",

@@ -91,24 +91,24 @@ class Tracks:
             ValueError: another number of masks than frames, a mask of another size, or one that
                 cannot be read; video, number and frame are named.
         """
-        masks = []
+        masks: list[list[Rle | None]] = [[None] * video.length for _ in rows]
+        areas = np.zeros((len(rows), video.length))
+        places: list[tuple[int, int]] = []
         for number, row in enumerate(rows):
-            place = f"{kind} {number} of video {video.name}"
             if len(row) != video.length:
-                raise ValueError(f"{place}: {len(row)} masks for {video.length} frames")
-            masks.append(
-                [
-                    None if rle is None else compressed(rle, video.size, f"{place}, frame {frame}")
-                    for frame, rle in enumerate(row)
-                ]
-            )
-        areas = np.zeros((len(masks), video.length))
-        places = [
-            (row, frame)
-            for row, of_row in enumerate(masks)
-            for frame, rle in enumerate(of_row)
-            if rle is not None
-        ]
+                raise ValueError(
+                    f"{kind} {number} of video {video.name}: {len(row)} masks for "
+                    f"{video.length} frames"
+                )
+            for frame, rle in enumerate(row):
+                if rle is None:
+                    continue
+                try:
+                    masks[number][frame] = compressed(rle, video.size)
+                except ValueError as error:
+                    place = f"{kind} {number} of video {video.name}, frame {frame}"
+                    raise ValueError(f"{place}: {error}") from error
+                places.append((number, frame))
         for start in range(0, len(places), _AT_ONCE):
             some = places[start : start + _AT_ONCE]
             areas[tuple(zip(*some, strict=True))] = coco_mask.area(
@@ -120,30 +120,36 @@ class Tracks:
         """Return the IoU over the whole video of these n with the others m: (n, m) float64.
 
         It is the sum of the shared pixels of all frames by the sum of the united ones, 0 without
-        any pixel. Pairs whose areas alone tell that it is below a bound are not compared.
+        any pixel. A pair is left as soon as its areas in the frames to come cannot lift it.
 
         Args:
             others: of the same video.
             at_least: smaller IoUs may be returned as 0.
         """
         mine, theirs = self.areas[:, None], others.areas  # (n, 1, T), (m, T)
-        most = np.minimum(mine, theirs).sum(axis=2)
-        fewest = np.maximum(mine, theirs).sum(axis=2)
-        near = (most > 0) & (most >= at_least * fewest)  # (n, m)
-        shared = np.zeros(near.shape)
-        for frame in np.flatnonzero(near.any() * self.areas.any(axis=0)):
+        united = np.maximum(mine, theirs).sum(axis=2)  # (n, m), if all that can be is shared
+        missed = np.zeros_like(united)  # what could be shared, and is not
+        most = np.minimum(mine, theirs)  # (n, m, T)
+        could = most.sum(axis=2)
+        near = (could > 0) & (could >= at_least * united)
+        for frame in range(self.areas.shape[1]):
+            if not near.any():
+                break
             rows = np.flatnonzero(near.any(axis=1) & (self.areas[:, frame] > 0))
             columns = np.flatnonzero(near.any(axis=0) & (others.areas[:, frame] > 0))
-            if len(rows) and len(columns):
-                # With the flag of a crowd pycocotools divides what is shared by the first's area.
-                inside = coco_mask.iou(
-                    [self.masks[row][frame] for row in rows],
-                    [others.masks[column][frame] for column in columns],
-                    np.ones(len(columns), np.uint8),
-                )
-                shared[np.ix_(rows, columns)] += np.rint(inside * self.areas[rows, frame, None])
-        united = self.areas.sum(axis=1)[:, None] + others.areas.sum(axis=1) - shared
-        iou: np.ndarray = np.where(near, shared, 0.0) / np.maximum(united, 1.0)
+            if not len(rows) or not len(columns):
+                continue
+            pairs = np.ix_(rows, columns)
+            # With the flag of a crowd pycocotools divides what is shared by the first's area.
+            inside = coco_mask.iou(
+                [self.masks[row][frame] for row in rows],
+                [others.masks[column][frame] for column in columns],
+                np.ones(len(columns), np.uint8),
+            )
+            shared = np.rint(inside * self.areas[rows, frame, None])
+            missed[pairs] += most[..., frame][pairs] - shared
+            near &= could - missed >= at_least * (united + missed)
+        iou: np.ndarray = np.where(near, could - missed, 0.0) / np.maximum(united + missed, 1.0)
         return iou
 
 
@@ -153,27 +159,24 @@ def average_area(areas: np.ndarray) -> np.ndarray:
     return mean
 
 
-def compressed(rle: Rle, size: tuple[int, int], place: str) -> Rle:
+def compressed(rle: Rle, size: tuple[int, int]) -> Rle:
     """Return a mask with compressed counts, which may be given as a list of runs too.
 
     Args:
         rle: the mask.
         size: (height, width) that it has to have.
-        place: names it in errors.
 
     Raises:
-        ValueError: another size, or counts that cannot be read; the place is named.
+        ValueError: another size, or counts that cannot be read.
     """
     if rle.get("size") != list(size):
-        raise ValueError(f"{place}: the mask's size is {rle.get('size')}, not {list(size)}")
+        raise ValueError(f"the mask's size is {rle.get('size')}, not {list(size)}")
     counts = rle.get("counts")
     if isinstance(counts, str | bytes):
         return rle
     if not isinstance(counts, list) or not all(type(n) is int and n >= 0 for n in counts):
-        raise ValueError(f"{place}: the mask's counts are no text and no list of runs")
+        raise ValueError("the mask's counts are no text and no list of runs")
     if sum(counts) != size[0] * size[1]:
-        raise ValueError(
-            f"{place}: the mask's runs have {sum(counts)} pixels, not {size[0] * size[1]}"
-        )
+        raise ValueError(f"the mask's runs have {sum(counts)} pixels, not {size[0] * size[1]}")
     made: Rle = coco_mask.frPyObjects({"size": list(size), "counts": counts}, *size)
     return made

@@ -184,9 +184,9 @@ def _mask(written: Any, size: tuple[int, int], place: str) -> Rle:
     if not isinstance(written, dict):
         raise DataError(f"{place}: {shown(written)} is no mask")
     try:
-        mask = compressed(written, size, place)
+        mask = compressed(written, size)
     except ValueError as error:
-        raise DataError(str(error)) from error
+        raise DataError(f"{place}: {error}") from error
     if isinstance(mask["counts"], str) and broken_counts([mask["counts"]], size) is not None:
         raise DataError(f"{place}: the counts do not fill {size}")
     return mask
