@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from stpn_kernels.testing import as_tensors, load_golden
-from stpn_tasks.segmentation.association import Associator
+from stpn_tasks.segmentation.association import Associator, mask_iou
 from stpn_tasks.segmentation.oracle import oracle_permutations
 
 CASES = [0, 1, 2, 3, 5, 7, 9]
@@ -87,8 +87,12 @@ def test_costs_are_float32_whatever_the_embeddings_are():
     embeddings, _ = random_frames(0)
     half = embeddings.to(torch.bfloat16)
     assert torch.equal(Associator().push(half), Associator().push(half.float()))
+    masks = torch.randn(7, 6, 40, 40, generator=torch.Generator().manual_seed(0)).cumsum(2)
+    expected = Associator(mask_weight=3.0).push(embeddings, masks)
+    iou = mask_iou(masks[0] > 0, masks[1] > 0)
     with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(Associator().push(embeddings), Associator().push(embeddings.clone()))
+        assert torch.equal(Associator(mask_weight=3.0).push(embeddings, masks), expected)
+        assert torch.equal(mask_iou(masks[0] > 0, masks[1] > 0), iou)
 
 
 def test_an_embedding_of_zeros_is_like_no_other():

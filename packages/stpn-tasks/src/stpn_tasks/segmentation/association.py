@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
@@ -86,7 +86,7 @@ class Associator:
                 )
             cost = 1 - _unit(self._embeddings) @ _unit(embeddings).T  # (tracks, queries)
             if masks is not None and self._masks is not None:
-                cost += self._mask_weight * (1 - _mask_iou(self._masks, masks))
+                cost += self._mask_weight * (1 - mask_iou(self._masks, masks).cpu().numpy())
             permutation = linear_sum_assignment(cost)[1]
         now = embeddings[permutation]
         if self._embeddings is None or self._momentum == 0:
@@ -106,10 +106,10 @@ def _unit(embeddings: np.ndarray) -> np.ndarray:
     return unit
 
 
-def _mask_iou(masks: Tensor, others: Tensor) -> np.ndarray:
-    """Return the IoU (n, m) of masks (n, h, w) with others (m, h, w); 0 of two empty ones."""
+def mask_iou(masks: Bool[Tensor, "n h w"], others: Bool[Tensor, "m h w"]) -> Float[Tensor, "n m"]:
+    """Return the IoU of every two masks, float32 also under autocast; 0 of two empty ones."""
     mine, theirs = masks.flatten(1).float(), others.flatten(1).float()
-    shared = mine @ theirs.T  # whole numbers, exact up to 2**24 pixels
+    with torch.autocast(masks.device.type, enabled=False):
+        shared = mine @ theirs.T  # whole numbers, exact up to 2**24 pixels
     united = mine.sum(1)[:, None] + theirs.sum(1) - shared
-    iou: np.ndarray = (shared / united.clamp(min=1)).cpu().numpy()
-    return iou
+    return shared / united.clamp(min=1)

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import max_pool2d
 
 MEMORY_BYTES = 256 * 2**20
-"""What a store holds in memory; beyond, all of it lies in a temporary file."""
+"""What a store holds in memory; beyond, all of it lies in a file of the folder for such ones."""
 # Enlarging to the padded size reads 2 neighbours; resizing that reads 2 results, side by side: the
 # values that one pixel depends on are at most 2 apart.
 _REACH = 2

@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from stpn_tasks.segmentation.association import mask_iou
+
 
 def oracle_permutations(
     masks: Float[Tensor, "T Q h w"], objects: Bool[Tensor, "T G h w"]
@@ -44,11 +46,9 @@ def oracle_permutations(
 
 def _order(masks: Tensor, objects: Tensor) -> np.ndarray:
     """Return the order (Q,) of the queries of one frame."""
-    of_query, of_object = masks.flatten(1).float(), objects.flatten(1).float()
-    areas, seen = of_query.sum(1), of_object.sum(1)
-    shared = of_object @ of_query.T  # (G, Q)
-    iou = shared / (seen[:, None] + areas - shared).clamp(min=1)
-    gain = torch.where(seen[:, None] > 0, iou, -areas / of_query.shape[1])
+    seen = objects.flatten(1).any(1)
+    parts = masks.flatten(1).float().mean(1)  # (Q,) of the frame
+    gain = torch.where(seen[:, None], mask_iou(objects, masks), -parts)  # (G, Q)
     taken = linear_sum_assignment(gain.cpu().numpy(), maximize=True)[1]
     others = np.setdiff1d(np.arange(len(masks)), taken)
     order: np.ndarray = np.concatenate([taken, others])

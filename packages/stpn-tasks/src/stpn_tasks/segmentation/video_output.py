@@ -52,7 +52,7 @@ class TrackLogits:
 
     def add(self, logits: Float[Tensor, "Q classes"]) -> None:
         """Add those of one frame, in the order of the tracks."""
-        values = logits.detach().double().cpu()
+        values = logits.detach().cpu().double()
         self._sum = values if self._sum is None else self._sum + values
         self._num_frames += 1
 
