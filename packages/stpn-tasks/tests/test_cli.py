@@ -95,6 +95,8 @@ COMMANDS = [
     ("analyze",),
     ("analyze", "cam"),
     ("analyze", "tsne"),
+    ("export",),
+    ("export", "tracking"),
     ("bench",),
     ("bench", "detection"),
     ("recipes",),

@@ -13,6 +13,7 @@ from stpn_tasks.commands.bench import bench_detection
 from stpn_tasks.commands.comparison import demo, report, sweep
 from stpn_tasks.commands.data import check_data, convert_data
 from stpn_tasks.commands.detection import eval_detection, predict_detection, train_detection_app
+from stpn_tasks.commands.export import export_tracking
 from stpn_tasks.commands.recipes import info, recipes
 from stpn_tasks.commands.tracking import eval_tracking, predict_tracking, train_tracking_app
 from stpn_tasks.commands.weights import convert_weights_app
@@ -35,6 +36,8 @@ def _app() -> SubcommandApp:
     data_app.command(name="check")(check_data)
     data_app.command(name="convert")(convert_data)
     weights_app.command(convert_weights_app(), name="convert", help="Convert a checkpoint.")
+    export_app = SubcommandApp()
+    export_app.command(name="tracking")(export_tracking)
     bench_app = SubcommandApp()
     bench_app.command(name="detection")(bench_detection)
     app = SubcommandApp()
@@ -47,6 +50,7 @@ def _app() -> SubcommandApp:
     app.command(analyze_app, name="analyze", help="Look at why a detector works.")
     app.command(data_app, name="data", help="Check a data set before training on it; convert it.")
     app.command(weights_app, name="weights", help="Convert weights of other projects.")
+    app.command(export_app, name="export", help="Write weights as ONNX or torch.export graphs.")
     app.command(bench_app, name="bench", help="Time a model and its baseline in one run.")
     app.command(recipes)
     app.command(info)
