@@ -11,6 +11,7 @@ from io import StringIO
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
@@ -115,6 +116,15 @@ def test_each_graph_gives_what_the_network_gives(weights, folder, num_online, nu
         found = sessions[name].run(list(expected), given)
         for tensor, array in zip(expected.values(), found, strict=True):
             assert_close(torch.from_numpy(array), tensor, rtol=1e-4, atol=1e-4)
+
+
+def test_graphs_hold_standard_operators_alone_and_their_weights(folder):
+    for path in folder.glob("*.onnx"):
+        model = onnx.load(path, load_external_data=False)
+        assert {node.domain for node in model.graph.node} == {""}
+        assert [opset.domain for opset in model.opset_import] == [""]
+        weights = model.graph.initializer
+        assert not any(onnx.external_data_helper.uses_external_data(each) for each in weights)
 
 
 def test_the_description_is_of_the_files(weights, folder):

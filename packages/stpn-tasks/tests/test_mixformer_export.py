@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 from torch.testing import assert_close
 
 from stpn_core import AttentionPredictor, AveragePredictor, MixerPredictor, TransformerPredictor
@@ -122,6 +123,33 @@ def draw_crops(num_support):
     return template, online[None], *torch.randn(num_support + 1, 1, 3, SEARCH, SEARCH)
 
 
+class Method(nn.Module):
+    """A method of a network in place of its forward."""
+
+    def __init__(self, network, name):
+        super().__init__()
+        self.network = network
+        self.name = name
+
+    def forward(self, *args):
+        return getattr(self.network, self.name)(*args)
+
+
+@torch.no_grad()
+def test_methods_of_the_network_export_with_their_own_types(network):
+    template, online, search, other = draw_crops(num_support=1)
+    encode = torch.export.export(Method(network, "encode_templates"), (template, online)).module()
+    prompts = [torch.randn(1, 9, 16)]
+    arguments = (search, encode(template, online), prompts)
+    found = torch.export.export(Method(network, "track"), arguments).module()(
+        other, encode(template, online), prompts
+    )
+    expected = network.track(other, network.encode_templates(template, online), prompts)
+    assert torch.equal(found.boxes_cxcywh, expected.boxes_cxcywh)
+    assert torch.equal(found.scores, expected.scores)
+    assert torch.equal(found.search_tokens, expected.search_tokens)
+
+
 @torch.no_grad()
 @pytest.mark.parametrize("deep", [False, True])
 @pytest.mark.parametrize("kind", [AttentionPredictor, AveragePredictor, MixerPredictor])
@@ -208,7 +236,7 @@ def test_a_file_of_another_network_is_found_out(tmp_path):
     torch.export.save(export_all(made, ["predict_prompts"])["predict_prompts"], path)
     (written,) = check_files(made, [path], *SIZES)
     assert written.difference == 0
-    torch.nn.init.normal_(made.predictor.ffn[2].weight)
+    nn.init.normal_(made.predictor.ffn[2].weight)
     with pytest.raises(ValueError, match=r"predict_prompts.pt2 differs from the network by .*e"):
         check_files(made, [path], *SIZES)
 

@@ -73,6 +73,8 @@ def export_tracker(saved: SavedTracker, folder: Path, file_format: Format) -> li
     """
     if file_format == "onnx":
         _need_onnx()
+    description_file = folder / "tracker.json"
+    description_file.unlink(missing_ok=True)  # an older one would be of files that are replaced
     options = build_tracker_options(saved.recipe)
     sizes = options.template_size, options.search_size
     arguments = draw_arguments(saved.network, *sizes)
@@ -90,7 +92,7 @@ def export_tracker(saved: SavedTracker, folder: Path, file_format: Format) -> li
     written = check_files(saved.network, graphs, *sizes)
     files = {graph.name: graph.path.name for graph in written}
     description = describe(saved.network, options, files, arguments, outputs)
-    write_text(folder / "tracker.json", json.dumps(description, indent=1) + "\n")
+    write_text(description_file, json.dumps(description, indent=1) + "\n")
     return written
 
 
