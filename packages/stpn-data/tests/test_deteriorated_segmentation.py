@@ -191,6 +191,9 @@ def test_deterioration_has_its_share_and_leaves_a_clean_frame():
     assert 0.55 < drawn.mean() < 0.65
     assert not drawn.all(axis=1).any()
     assert drawn.mean(axis=1).std() > 0.2
+    endless = np.array(schedules(run_frames=(12, 12)))
+    assert (endless.sum(axis=1) == 11).sum() > 0
+    assert not endless.all(axis=1).any()
     followed = np.array(schedules(deterioration_follows_speed=True)).mean(axis=1)
     assert followed[:100].mean() + 0.3 < followed[300:].mean()
     assert not np.array(schedules(deteriorated=0.0, spread=0.0)).any()

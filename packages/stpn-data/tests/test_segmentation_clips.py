@@ -15,7 +15,9 @@ from stpn_data.batch import collate
 from stpn_data.deteriorated import DeterioratedSegmentation, SegmentationOptions
 from stpn_data.transforms import segmentation_training_transforms
 
-OPTIONS = SegmentationOptions(size=(48, 64), num_frames=6, object_size=(16.0, 22.0))
+OPTIONS = SegmentationOptions(
+    size=(48, 64), num_frames=6, object_size=(16.0, 22.0), num_objects=(2, 3), same_class=0.0
+)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +86,7 @@ def test_a_resized_mask_keeps_its_centre(videos):
 
 def test_what_vanishes_is_dropped_with_box_label_and_identity(videos):
     clip = clips_of(videos)[0]
+    assert len(set(clip.labels.tolist())) >= 2
     masks = clip.masks.clone()
     masks[0] = False
     kept = SanitizeBoxes()(replace(clip, masks=tv_tensors.Mask(masks)), torch.Generator())

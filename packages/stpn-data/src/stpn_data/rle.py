@@ -65,23 +65,34 @@ def compact(segmentation: object) -> object:
     """
     if not isinstance(segmentation, dict):
         return segmentation
-    counts = segmentation.get("counts")
-    if not isinstance(counts, list) or not _are_lengths(counts):
-        return segmentation
-    return {"size": segmentation.get("size"), "counts": np.array(counts, np.int32)}
-
-
-def _are_lengths(counts: list[Any]) -> bool:
-    return all(type(n) is int and abs(n) < 2**31 for n in counts)
+    runs = _as_array(segmentation.get("counts"))
+    return segmentation if runs is None else {"size": segmentation.get("size"), "counts": runs}
 
 
 def _run_lengths(counts: object, place: str) -> NDArray[np.int64]:
     """Return the lengths of the runs, the first one outside the mask."""
     if isinstance(counts, str):
         return _parse(counts, place)
-    if isinstance(counts, np.ndarray) or (isinstance(counts, list) and _are_lengths(counts)):
-        return np.array(counts, np.int64)
-    raise DataError(f"{place}: 'counts' of a mask are {shown(counts)}, expected text or numbers")
+    runs = counts if isinstance(counts, np.ndarray) else _as_array(counts)
+    if runs is None:
+        raise DataError(
+            f"{place}: 'counts' of a mask are {shown(counts)}, expected text or numbers"
+        )
+    return runs.astype(np.int64)
+
+
+def _as_array(counts: object) -> NDArray[np.int32] | None:
+    """Return a list of whole numbers of 32 bits as an array; None for anything else."""
+    if not isinstance(counts, list):
+        return None
+    try:
+        runs = np.array(counts)
+    except ValueError:  # lists of different lengths
+        return None
+    if runs.ndim != 1 or runs.dtype.kind != "i":  # numbers of over 64 bits are objects
+        return None
+    lowest, highest = int(runs.min()), int(runs.max())
+    return runs.astype(np.int32) if lowest >= -(2**31) and highest < 2**31 else None
 
 
 def _parse(text: str, place: str) -> NDArray[np.int64]:
