@@ -133,6 +133,57 @@ def test_two_objects_and_three_predictions_by_hand():
     assert math.isnan(result.by_category["dog"])
 
 
+def test_of_two_objects_that_are_overlapped_alike_the_last_is_taken():
+    objects = [VideoObject(3, [box(0, 0)]), VideoObject(3, [box(0, 2)])]
+    # The first prediction lies between both (IoU 12 / 20); the second is on one of them.
+    for left, expected in ((0, 1), (2, 51 / 101)):
+        found = [VideoPrediction(3, 0.9, [box(0, 1)]), VideoPrediction(3, 0.8, [box(0, left)])]
+        result = ytvis_average_precision([video(*objects, length=1)], [found], CATEGORIES)
+        assert result.ap50 == pytest.approx(expected)
+
+
+def test_an_area_between_two_sizes_is_of_both_and_frames_without_the_object_do_not_count():
+    masks = [box(0, 0), None, None]
+    found = [VideoPrediction(3, 0.9, masks)]
+    for area, sizes in ((128.0**2, ("small", "medium")), (256.0**2, ("medium", "large"))):
+        for areas in ([area, None, None], [area, 0.0, None]):
+            videos = [video(VideoObject(3, masks, areas=areas), length=3)]
+            result = ytvis_average_precision(videos, [found], CATEGORIES)
+            there = {
+                size
+                for size in ("small", "medium", "large")
+                if not math.isnan(getattr(result, f"ap_{size}"))
+            }
+            assert there == set(sizes)
+
+
+def test_a_crowd_is_found_again_and_again_and_a_prediction_of_another_size_is_no_error():
+    crowd = VideoObject(3, [box(5, 5)], is_crowd=True)
+    large = VideoObject(3, [box(0, 0)], areas=[300.0**2])
+    found = [VideoPrediction(3, 0.9, [box(5, 5)])] * 3
+    found += [VideoPrediction(3, 0.8, [box(5, 0)]), VideoPrediction(3, 0.7, [box(0, 0)])]
+    result = ytvis_average_precision([video(crowd, large, length=1)], [found], CATEGORIES)
+    assert result.ap50 == pytest.approx(0.5)
+    assert result.ap_large == pytest.approx(1)
+
+
+def test_an_object_is_taken_before_a_crowd_that_is_overlapped_more():
+    objects = [VideoObject(3, [box(0, 0)]), VideoObject(3, [box(0, 1)], is_crowd=True)]
+    found = [VideoPrediction(3, 0.9, [box(0, 1)]), VideoPrediction(3, 0.8, [box(0, 0)])]
+    result = ytvis_average_precision([video(*objects, length=1)], [found], CATEGORIES)
+    assert result.ar100 == pytest.approx(1)  # not found twice
+
+
+@pytest.mark.parametrize(("wrong", "ap50"), [(99, 1 / 100), (100, 0)])
+def test_a_hundred_predictions_of_a_video_and_category_count(wrong, ap50):
+    found = [VideoPrediction(3, 0.9, [box(5, 5)])] * wrong
+    found.insert(1, VideoPrediction(3, 0.1, [box(0, 0)]))
+    result = ytvis_average_precision(
+        [video(VideoObject(3, [box(0, 0)]), length=1)], [found], CATEGORIES
+    )
+    assert result.ap50 == pytest.approx(ap50)
+
+
 @settings(max_examples=15, deadline=None)
 @given(st.integers(0, 2**31))
 def test_the_order_of_videos_and_predictions_does_not_matter_where_scores_differ(seed):

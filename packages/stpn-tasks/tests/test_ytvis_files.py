@@ -11,9 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
+from stpn_data.deteriorated import DeterioratedSegmentation, SegmentationOptions
 from stpn_data.testing import damage_bytes, damage_json, read_or_refuse
 from stpn_data.videos import DataError
-from stpn_tasks.metrics import ytvis_average_precision
+from stpn_data.youtube_vis_json import to_youtube_vis
+from stpn_tasks.metrics import (
+    VideoPrediction,
+    frame_average_precision,
+    predictions_of_frames,
+    ytvis_average_precision,
+)
 from stpn_tasks.segmentation.results_file import read_results, write_results
 from stpn_tasks.segmentation.rle_check import broken_counts
 from stpn_tasks.segmentation.truth_file import parse_truth, read_truth
@@ -104,6 +111,28 @@ def test_annotations_that_lie_in_no_file_are_named_too(annotations):
     annotations["videos"][0]["id"] = None
     with pytest.raises(DataError, match=r"generated, videos\[0\]: 'id' is None"):
         parse_truth(annotations, "generated")
+
+
+def test_generated_video_is_split_by_the_conditions_of_its_frames(tmp_path):
+    options = SegmentationOptions(size=(48, 64), num_frames=6, object_size=(16.0, 22.0))
+    videos = DeterioratedSegmentation(
+        tmp_path, num_videos=4, options=options, num_workers=0, progress=False
+    )
+    truth = parse_truth(to_youtube_vis(videos), "generated")
+    frames = [range(video.length) for video in truth.videos.values()]
+    conditions = [[videos.conditions(v, t) for t in of_video] for v, of_video in enumerate(frames)]
+    found = []  # everything in clean frames, and nothing in the others
+    for number, video in enumerate(truth.videos.values()):
+        perfect = [VideoPrediction(one.category, 0.5, one.masks) for one in video.objects]
+        by_frame = predictions_of_frames(perfect, video.length)
+        found.append([by_frame[t] if "clean" in conditions[number][t] else [] for t in range(6)])
+    result = frame_average_precision(
+        list(truth.videos.values()), found, truth.categories, conditions
+    )
+    assert result["clean"].ap == pytest.approx(1)
+    assert result["deteriorated"].ap == 0
+    assert 0 < result["all"].ar10 < 1
+    assert result.keys() == {"all"}.union(*(one for of_video in conditions for one in of_video))
 
 
 def test_results_come_back_from_a_json_and_a_zip(files, records, tmp_path):
