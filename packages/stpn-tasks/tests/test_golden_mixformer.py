@@ -145,7 +145,8 @@ def joint_backbone(network, templates, tracked: Tracked, seen, golden):
 def heads(network, tracked, golden, gt_boxes):
     grid = golden["corner.score_map_tl"].shape[2:]
     maps = tracked.search_tokens.transpose(1, 2).unflatten(2, grid)
-    for logits, corner in zip(network.box_head.corner_logits(maps), ("tl", "br"), strict=True):
+    maps_of_corners = network.box_head.corner_logits(maps).split(1, dim=1)
+    for logits, corner in zip(maps_of_corners, ("tl", "br"), strict=True):
         assert_close(logits, golden.pop(f"corner.score_map_{corner}"), atol=FEATURES, rtol=FEATURES)
     assert_close(network.box_head(maps), golden.pop("corner.boxes_xyxy"), atol=BOXES, rtol=0)
     pooled = network.score_head.pool(maps, gt_boxes)

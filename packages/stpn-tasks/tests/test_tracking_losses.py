@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from stpn_tasks.tracking.losses import box_losses, complete_iou, iou, score_losses
+from stpn_tasks.tracking.corner_head import expected_boxes
+from stpn_tasks.tracking.losses import box_losses, complete_iou, iou, place_loss, score_losses
 
 
 def boxes(*rows, dtype=torch.float32):
@@ -97,3 +98,25 @@ def test_scores_are_logits():
     expected = (math.log(2) + math.log(1 + math.exp(2))) / 2
     assert losses.score.item() == pytest.approx(expected)
     assert losses.total is losses.score
+
+
+def test_the_place_loss_is_least_where_the_expected_box_is_the_true_one():
+    targets = torch.tensor([[0.2, 0.3, 0.55, 0.8], [0.0, 0.1, 0.7, 0.85]])
+    logits = torch.zeros(2, 2, 8, 8, requires_grad=True)
+    optimiser = torch.optim.Adam([logits], lr=0.3)
+    for _ in range(300):
+        optimiser.zero_grad()
+        place_loss(logits, targets).backward()
+        optimiser.step()
+    assert_close(expected_boxes(logits.detach()), targets, atol=5e-3, rtol=0)
+
+
+def test_the_place_loss_of_even_maps_is_the_logarithm_of_the_number_of_cells():
+    loss = place_loss(torch.zeros(3, 2, 4, 6), torch.rand(3, 4))
+    assert_close(loss, torch.tensor(24.0).log())
+
+
+def test_the_place_loss_takes_a_corner_outside_the_crop_as_on_its_border():
+    logits = torch.randn(1, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    outside, on_border = torch.tensor([[-0.4, 0.2, 1.3, 0.9]]), torch.tensor([[0.0, 0.2, 1.0, 0.9]])
+    assert_close(place_loss(logits, outside), place_loss(logits, on_border))

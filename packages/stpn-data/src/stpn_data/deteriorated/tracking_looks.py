@@ -46,6 +46,7 @@ class Wardrobe:
         self._scene = scene
         self._texture = options.textures[tracks[0].label]
         self._points = picture_points(tracks[0].outline)
+        self._tint = options.tint
         self._mean = contrasting_color(background, rng)
         self._paint_seed = int(rng.integers(2**31))
         self._patterns: dict[float, NDArray[np.float64]] = {}
@@ -67,7 +68,8 @@ class Wardrobe:
     def _layer(self, number: int, look: NDArray[np.float64]) -> Layer:
         key = (number, look.tobytes())
         if key not in self._layers:
-            colors = self._mean + self._pattern(look[3])[:, :, None] * look[:3]
+            swing = self._pattern(look[3])[:, :, None] + self._tint  # (H, W, 1)
+            colors = self._mean + swing * look[:3]
             self._layers[key] = cut_out(self._scene.objects.tracks[number], colors)
         return self._layers[key]
 

@@ -21,7 +21,7 @@ Attribute = Literal["colors", "period"]
 ATTRIBUTES: tuple[Attribute, ...] = get_args(Attribute)
 
 # Raised whenever the same options render other pixels or annotations, so that caches are renewed.
-TRACKING_VERSION = 1
+TRACKING_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,8 @@ class TrackingOptions:
         object_size: range of the object sizes in pixels; the size is the square root of the area.
         attributes: to choose one from for each sequence.
         contrast: half the distance in RGB between the two colours of an object, in grey levels.
+        tint: how far the mean colour of an object lies from the one that all would have, in
+            `contrast` towards one of its colours. At 0 nothing but the texture tells objects apart.
         periods: shortest and longest period in pixels where objects differ in it; they are spaced
             geometrically. Where they do not, all have one between the two, nearer to the shortest.
         change_start: when the target begins to change its look, as a share of the sequence.
@@ -76,8 +78,9 @@ class TrackingOptions:
     textures: tuple[Texture, ...] = ("horizontal", "vertical", "checks", "dots", "zigzag")
     num_distractors: tuple[int, int] = (4, 6)
     object_size: tuple[float, float] = (22.0, 28.0)
-    attributes: tuple[Attribute, ...] = ATTRIBUTES
-    contrast: float = 75.0
+    attributes: tuple[Attribute, ...] = ("colors",)
+    contrast: float = 60.0
+    tint: float = 0.6
     periods: tuple[float, float] = (4.0, 14.0)
     change_start: tuple[float, float] = (0.55, 0.75)
     change_frames: tuple[int, int] = (3, 8)
@@ -102,6 +105,7 @@ class TrackingOptions:
         check_names("attributes", self.attributes, ATTRIBUTES, at_least=1)
         check_range("num_distractors", self.num_distractors, 1, 14, ascending=True)
         check_range("contrast", (self.contrast,), 1, 127)
+        check_range("tint", (self.tint,), 0, 1)
         check_range("periods", self.periods, 3, 64, ascending=True)
         check_range("change_start", self.change_start, 0, 1, ascending=True)
         check_range("change_frames", self.change_frames, 1, 1000, ascending=True)

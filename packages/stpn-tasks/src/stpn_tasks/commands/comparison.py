@@ -12,17 +12,32 @@ from stpn_tasks.comparison.options import ComparisonOptions
 
 Factor = Literal["stride", "num-support", "num-prompts", "predictor", "depth", "clips", "detector"]
 
+Task = Literal["detection", "tracking"]
 
-def demo(options: Annotated[ComparisonOptions, tyro.conf.arg(name="")]) -> None:
+
+def demo(
+    options: Annotated[ComparisonOptions, tyro.conf.arg(name="")],
+    task: Positional[Task] = "detection",
+) -> None:
     """Show what prompts from neighbouring frames do for deteriorated video, with all controls.
 
-    Renders video, trains a single-frame detector, fine-tunes it as it is, for as long as STPN
-    takes, with STPN, with support frames of another video and with static prompts; tests all on
-    unseen clips, prints tables, and writes results.json and report.html. Nothing is downloaded.
-    """
-    from stpn_tasks.demo import run_demo
+    Renders video, trains a network without prompts, trains it on as it is, for as long as STPN
+    takes, with STPN, and with support frames of another video (in detection with static prompts
+    too); tests all on unseen clips and prints tables. Detection writes results.json and
+    report.html, tracking tracking-results.json. Nothing is downloaded.
 
-    run_demo(options)
+    Args:
+        options: sizes, seeds and folder.
+        task: what is shown.
+    """
+    if task == "tracking":
+        from stpn_tasks.tracking.comparison.demo import run_tracking_demo
+
+        run_tracking_demo(options)
+    else:
+        from stpn_tasks.demo import run_demo
+
+        run_demo(options)
 
 
 def sweep(

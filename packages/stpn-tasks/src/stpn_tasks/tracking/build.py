@@ -55,6 +55,7 @@ def build_network(recipe: TrackingRecipe, *, score: bool, load_weights: bool = T
             predictor=None if prompts.predictor == "none" else PREDICTORS[prompts.predictor],
             num_prompts=prompts.num_prompts,
             deep=prompts.deep,
+            prompt_gate=prompts.gate,
             **options,
         )
     if load_weights and network.cvt is not None:
@@ -88,18 +89,23 @@ def build_samples(
         else TridentTrackSampler(recipe.max_gap)
     )
     samples = TrackSamples(sequences, sampler, optim.epoch_size, recipe.seed)
+    return TrainingCrops(samples, crop_options(recipe))
+
+
+def crop_options(recipe: TrackingRecipe) -> CropOptions:
+    """Return how the recipe's crops are cut in training."""
     crops = recipe.crops
-    return TrainingCrops(
-        samples,
-        CropOptions(
-            template_size=crops.template_size,
-            template_factor=crops.template_factor,
-            search_size=crops.search_size,
-            search_factor=crops.search_factor,
-            scale_jitter=crops.scale_jitter,
-            centre_jitter=crops.centre_jitter,
-            support=_support(recipe.prompts),
-        ),
+    return CropOptions(
+        template_size=crops.template_size,
+        template_factor=crops.template_factor,
+        search_size=crops.search_size,
+        search_factor=crops.search_factor,
+        scale_jitter=crops.scale_jitter,
+        centre_jitter=crops.centre_jitter,
+        grey=crops.grey,
+        brightness=crops.brightness,
+        support=_support(recipe.prompts),
+        support_video=recipe.prompts.support_video,
     )
 
 

@@ -29,14 +29,17 @@ class CornerHead(nn.Module):
 
         Cells count from 0, so that the right-most place is ``(w - 1) / w``.
         """
-        logits_tl, logits_br = self.corner_logits(maps)
-        return torch.cat([_expected_place(logits_tl), _expected_place(logits_br)], dim=1)
+        return expected_boxes(self.corner_logits(maps))
 
-    def corner_logits(
-        self, maps: Float[Tensor, "B C h w"]
-    ) -> tuple[Float[Tensor, "B 1 h w"], Float[Tensor, "B 1 h w"]]:
+    def corner_logits(self, maps: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 2 h w"]:
         """Return logits over all cells of the top left and of the bottom right corner."""
-        return self.top_left(maps), self.bottom_right(maps)
+        return torch.cat([self.top_left(maps), self.bottom_right(maps)], dim=1)
+
+
+def expected_boxes(corner_logits: Float[Tensor, "B 2 h w"]) -> Float[Tensor, "B 4"]:
+    """Return left, top, right, bottom, in shares of the crop, that corners have on average."""
+    corners = [_expected_place(logits) for logits in corner_logits.split(1, dim=1)]
+    return torch.cat(corners, dim=1)
 
 
 def _tower(in_channels: int, hidden_channels: int, frozen_batch_norm: bool) -> nn.Sequential:

@@ -33,6 +33,22 @@ class BoxLosses:
 
 
 @dataclass(frozen=True)
+class PlacedBoxLosses(BoxLosses):
+    """Hold the losses of boxes and that of the places of their corners.
+
+    Attributes:
+        place: scalar, the cross entropy of the corners' cells, with its weight in it.
+    """
+
+    place: Float[Tensor, ""]
+
+    @property
+    def total(self) -> Tensor:
+        """Their sum."""
+        return super().total + self.place
+
+
+@dataclass(frozen=True)
 class ScoreLosses:
     """Hold the loss of scores.
 
@@ -62,6 +78,33 @@ def box_losses(boxes_cxcywh: Float[Tensor, "B 4"], targets_xyxy: Float[Tensor, "
         ciou=CIOU_WEIGHT * (1 - complete_iou(predicted, targets)).mean(),
         l1=L1_WEIGHT * F.l1_loss(predicted, targets),
     )
+
+
+def place_loss(
+    corner_logits: Float[Tensor, "B 2 h w"], targets_xyxy: Float[Tensor, "B 4"]
+) -> Float[Tensor, ""]:
+    """Return the cross entropy of the cells in which the corners lie; not of MixFormer, but ours.
+
+    The losses of boxes see the mean of a corner's places alone. Among objects that look alike the
+    mean is best between them all, and it takes long until one is preferred; cross entropy prefers
+    the places of objects at once. A corner counts as in the four cells around it, by as much as
+    makes their mean place its own.
+
+    Args:
+        corner_logits: over all cells, of the top left and of the bottom right corner.
+        targets_xyxy: true boxes as shares of the crop; cut to it here.
+    """
+    rows, columns = corner_logits.shape[2:]
+    corners = targets_xyxy.clamp(0.0, 1.0).unflatten(1, (2, 2))  # (B, corner, xy)
+    across, down = _shares(corners[..., 0], columns), _shares(corners[..., 1], rows)
+    cells = (down.unsqueeze(3) * across.unsqueeze(2)).flatten(2)  # (B, corner, h*w)
+    return -(cells * corner_logits.flatten(2).log_softmax(2)).sum(2).mean()
+
+
+def _shares(places: Tensor, count: int) -> Tensor:
+    """Share places, in 0 .. 1, out to the two cells beside each: (..., count)."""
+    distance = (places * count).clamp(max=count - 1).unsqueeze(-1) - torch.arange(count).to(places)
+    return (1 - distance.abs()).clamp(min=0)
 
 
 def score_losses(scores: Float[Tensor, " B"], is_positive: Bool[Tensor, " B"]) -> ScoreLosses:

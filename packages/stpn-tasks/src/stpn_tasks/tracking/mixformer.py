@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from stpn_core import PromptPredictor
-from stpn_tasks.tracking.corner_head import CornerHead
+from stpn_tasks.tracking.corner_head import CornerHead, expected_boxes
 from stpn_tasks.tracking.mixed_attention import EncodedTemplates, MixedAttentionCvt
 from stpn_tasks.tracking.score_head import ScoreHead
 
@@ -50,11 +50,13 @@ class Tracked:
         boxes_cxcywh: centre, width and height in shares of the crop.
         scores: logits of the target being in its box; None without score module.
         search_tokens: last-stage tokens of the crop, row by row: what support is embedded from.
+        corner_logits: over the cells of the crop, of the top left and of the bottom right corner.
     """
 
     boxes_cxcywh: Float[Tensor, "B 4"]
     scores: Float[Tensor, " B"] | None
     search_tokens: Float[Tensor, "B N C"]
+    corner_logits: Float[Tensor, "B 2 h w"]
 
 
 torch.export.register_dataclass(Tracked)
@@ -168,12 +170,13 @@ class MixFormer(nn.Module):
             search, templates, prompts, self.prompt_gates
         )  # (B, N, C)
         maps = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, h, w)
-        boxes_xyxy = self.box_head(maps)
+        corner_logits = self.box_head.corner_logits(maps)  # (B, 2, h, w)
+        boxes_xyxy = expected_boxes(corner_logits)
         scores = None
         if self.score_head is not None:
             scored = boxes_xyxy if score_boxes is None else _to_xyxy(score_boxes)
             scores = self.score_head(maps, scored, templates.tokens[:, 0])
-        return Tracked(_to_cxcywh(boxes_xyxy), scores, tokens)
+        return Tracked(_to_cxcywh(boxes_xyxy), scores, tokens, corner_logits)
 
     def embed_support(self, search_tokens: Float[Tensor, "B N C"]) -> Float[Tensor, "B n d"]:
         """Turn the search tokens of a pass without prompts into what prompts are predicted from.

@@ -41,6 +41,9 @@ class TrackPromptRecipe:
         deep: prompts for every transformer layer instead of the first only.
         num_support: K, earlier search crops that support a frame.
         stride: S, frames between them.
+        support_video: whose crops support in training: the "own" sequence's, or as a control those
+            of an "other" one.
+        gate: how much prompts weigh at first, see ``MixFormer``; as any token if not given.
     """
 
     predictor: Literal["transformer", "mixer", "attention", "average", "none"] = "transformer"
@@ -48,6 +51,8 @@ class TrackPromptRecipe:
     deep: bool = False
     num_support: int = 7
     stride: int = 8
+    support_video: Literal["own", "other"] = "own"
+    gate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +66,8 @@ class CropRecipe:
         search_factor: its side in the frame in training.
         scale_jitter: spread of the logarithm of the target's sides in training.
         centre_jitter: the target's centre is off by up to half of this, in mean sides.
+        grey: share of the samples in training whose crops are all grey.
+        brightness: a crop's factor in training is 1 - brightness .. 1 + brightness.
     """
 
     template_size: int = 128
@@ -69,6 +76,8 @@ class CropRecipe:
     search_factor: float = 5.0
     scale_jitter: float = 0.5
     centre_jitter: float = 4.5
+    grey: float = 0.05
+    brightness: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -119,6 +128,8 @@ class TrackingRecipe:
         follow: how the trained tracker follows a target.
         max_gap: frames between templates and search frame in training.
         box: the first stage: all but the score module, on the losses of boxes.
+        place_weight: in it, of the cross entropy of the corners' cells, which is ours: from random
+            weights and a few minutes, boxes alone do not learn to choose among equal objects.
         score: the second stage: the score module alone.
         has_score: with a score module; without it there is no second stage.
         seed: of weights, samples and augmentation.
@@ -129,6 +140,7 @@ class TrackingRecipe:
     crops: CropRecipe = field(default_factory=CropRecipe)
     follow: FollowRecipe = field(default_factory=FollowRecipe)
     max_gap: int = 200
+    place_weight: float = 0.0
     box: OptimRecipe = field(default_factory=_box_stage)
     score: OptimRecipe = field(default_factory=_score_stage)
     has_score: bool = True
@@ -186,12 +198,12 @@ def small() -> TrackingRecipe:
     Not measured yet.
     """
     optim = OptimRecipe(
-        lr=7e-4,
+        lr=1e-3,
         predictor_factor=5.0,
         weight_decay=1e-4,
         batch_size=16,
         epochs=1,
-        epoch_size=16 * 2400,
+        epoch_size=16 * 6000,
         warmup_steps=50,
         schedule="cosine",
         clip_norm=1.0,
@@ -202,12 +214,15 @@ def small() -> TrackingRecipe:
         crops=CropRecipe(
             template_size=64,
             search_size=128,
-            search_factor=4.5,
+            search_factor=5.0,
             scale_jitter=0.1,
-            centre_jitter=3.0,
+            centre_jitter=4.0,
+            grey=0.0,
+            brightness=0.05,
         ),
-        follow=FollowRecipe(search_factor=4.5, online_size=1, update_interval=6, score_decay=1.0),
-        max_gap=24,
+        follow=FollowRecipe(search_factor=5.0, online_size=1, update_interval=6, score_decay=1.0),
+        max_gap=10,
+        place_weight=1.0,
         box=optim,
         score=replace(optim, epoch_size=16 * 300),
     )

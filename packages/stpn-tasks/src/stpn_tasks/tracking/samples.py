@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from random import Random
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ import torch
 from torch.utils.data import Dataset
 
 from stpn_data.sampling import CausalSampler
+from stpn_data.sequences import TrackingDataset
 from stpn_data.track_samples import TrackFrame, TrackSample, TrackSamples
 from stpn_data.videos import DataError
 from stpn_tasks.tracking.crops import Box, CropWindow, Image
@@ -45,6 +47,8 @@ class CropOptions:
             nothing about what is drawn how often.
         brightness: each crop's factor is 1 - brightness .. 1 + brightness.
         support: support frames of the search frame; None for a tracker without prompts.
+        support_video: whose frames support: the "own" sequence's, or as a control those of an
+            "other" one.
     """
 
     template_size: int = 128
@@ -58,6 +62,7 @@ class CropOptions:
     flip: float = 0.5
     brightness: float = 0.2
     support: CausalSampler | None = None
+    support_video: Literal["own", "other"] = "own"
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ class TrainingCrops(Dataset[TrackCrops]):
 
     def __init__(self, samples: TrackSamples, options: CropOptions) -> None:
         self.samples = samples
-        self.options = options
+        self.cutter = CropCutter(samples.dataset, options)
         # In shared memory, so that workers that outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -119,7 +124,7 @@ class TrainingCrops(Dataset[TrackCrops]):
         random = Random(f"crops/{self.samples.seed}/{int(self._epoch)}/{i}")
         number = i
         for _ in range(_MAX_DRAWS):
-            crops = self._crops(self.samples[number], random)
+            crops = self.cutter.cut(self.samples[number], random)
             if crops is not None:
                 return crops
             number = random.randrange(len(self))
@@ -128,12 +133,30 @@ class TrainingCrops(Dataset[TrackCrops]):
             "boxes lie beside their frames"
         )
 
-    def _crops(self, sample: TrackSample, random: Random) -> TrackCrops | None:
-        """Cut and augment all crops; None if one of them shows nothing."""
+
+class CropCutter:
+    """Cut and augment the crops of one sample.
+
+    Args:
+        dataset: the annotated sequences, of which support frames are read.
+        options: how to cut and change them.
+    """
+
+    def __init__(self, dataset: TrackingDataset, options: CropOptions) -> None:
+        self.dataset = dataset
+        self.options = options
+        self._boxed = [n for n, one in enumerate(dataset.sequences) if one.has_box.any()]
+
+    def cut(self, sample: TrackSample, random: Random) -> TrackCrops | None:
+        """Cut and augment all crops; None if one of them shows nothing. Advances `random`.
+
+        Raises:
+            DataError: a frame cannot be read.
+        """
         templates, search = (sample.template, sample.online_template), sample.search
-        indices = self._support_indices(search)
+        number, indices = self._support_of(search, random)
         # A support frame that is taken twice is one crop, as in the tracker's memory.
-        distinct = {index: self._support_frame(search, index) for index in indices}
+        distinct = {index: self._support_frame(number, index) for index in indices}
         frames = [*templates, search, *distinct.values()]
         windows = [self._template_window(frame) for frame in templates]
         at_search = len(templates)
@@ -162,20 +185,31 @@ class TrainingCrops(Dataset[TrackCrops]):
         jittered = jitter(frame.box_xywh, options.scale_jitter, options.centre_jitter, random)
         return CropWindow.around(jittered, options.search_factor, options.search_size)
 
-    def _support_indices(self, search: TrackFrame) -> list[int]:
+    def _support_of(self, search: TrackFrame, random: Random) -> tuple[int, list[int]]:
+        """Return the sequence of the support frames and their numbers in it."""
         if self.options.support is None:
-            return []
-        length = self.samples.dataset.sequences[search.sequence].num_frames
-        return self.options.support(search.index, length)
+            return search.sequence, []
+        number, index = search.sequence, search.index
+        if self.options.support_video == "other":
+            number = self._other(number, random)
+            index = min(index, self.dataset.sequences[number].num_frames - 1)
+        return number, self.options.support(index, self.dataset.sequences[number].num_frames)
 
-    def _support_frame(self, search: TrackFrame, index: int) -> TrackFrame:
-        """Read a frame of the search frame's sequence, with the box to crop around."""
-        dataset, number = self.samples.dataset, search.sequence
-        sequence = dataset.sequences[number]
+    def _other(self, sequence: int, random: Random) -> int:
+        if self._boxed in ([], [sequence]):
+            name = self.dataset.sequences[sequence].name
+            raise DataError(f"{name}: there is no other sequence to take support frames from")
+        while (other := random.choice(self._boxed)) == sequence:
+            pass
+        return other
+
+    def _support_frame(self, number: int, index: int) -> TrackFrame:
+        """Read a frame of a sequence, with the box to crop around."""
+        sequence = self.dataset.sequences[number]
         boxed = np.flatnonzero(sequence.has_box)
         latest = max(int(np.searchsorted(boxed, index, side="right")) - 1, 0)
         x, y, width, height = sequence.boxes_xywh[boxed[latest]].tolist()
-        return TrackFrame(dataset.frame(number, index), (x, y, width, height), number, index)
+        return TrackFrame(self.dataset.frame(number, index), (x, y, width, height), number, index)
 
 
 def jitter(box_xywh: Box, scale: float, centre: float, random: Random) -> Box:

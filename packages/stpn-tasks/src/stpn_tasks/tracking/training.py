@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +20,14 @@ from stpn_tasks.tables import environment, write_json
 from stpn_tasks.tracking.batch import TrackBatch, collate_tracks
 from stpn_tasks.tracking.build import Stage, build_network, build_samples
 from stpn_tasks.tracking.checkpoint import save_tracker
-from stpn_tasks.tracking.losses import BoxLosses, ScoreLosses, box_losses, score_losses
+from stpn_tasks.tracking.losses import (
+    BoxLosses,
+    PlacedBoxLosses,
+    ScoreLosses,
+    box_losses,
+    place_loss,
+    score_losses,
+)
 from stpn_tasks.tracking.mixformer import MixFormer, Tracked
 from stpn_tasks.tracking.recipes import TrackingRecipe
 
@@ -32,6 +41,8 @@ def train_tracker(
     num_workers: int = 0,
     checkpoint_every: int = CHECKPOINT_EVERY,
     accumulate: int = 1,
+    title: str = "train",
+    line: int = 0,
 ) -> Path:
     """Train the tracker of a recipe in its two stages and return the path of its weights.
 
@@ -46,6 +57,8 @@ def train_tracker(
         num_workers: processes that load samples.
         checkpoint_every: steps from one checkpoint to the next.
         accumulate: micro-batches that a process makes of its samples of a step, to save memory.
+        title: what progress bars say.
+        line: of the terminal that they are in.
 
     Raises:
         OSError: if a checkpoint cannot be written; names its folder, the reason and the last one.
@@ -54,8 +67,9 @@ def train_tracker(
     check_writable(output, accelerator)
     claim_folder(output, to_json(recipe), accelerator)
     start = time.perf_counter()
-    stages: list[tuple[Stage, OptimRecipe, type[_StageTraining]]] = [
-        ("box", recipe.box, BoxTraining)
+    box_training = partial(BoxTraining, place_weight=recipe.place_weight)
+    stages: list[tuple[Stage, OptimRecipe, Callable[[MixFormer], _StageTraining]]] = [
+        ("box", recipe.box, box_training)
     ]
     if recipe.has_score:
         stages.append(("score", recipe.score, ScoreTraining))
@@ -75,7 +89,8 @@ def train_tracker(
             checkpoint_every=checkpoint_every,
             accumulate=accumulate,
             num_workers=num_workers,
-            title=f"train, {stage}",
+            title=f"{title}, {stage}",
+            line=line,
         )
         weights = network.cpu().state_dict()
     path = output / "model.safetensors"
@@ -109,11 +124,25 @@ class _StageTraining(nn.Module):
 
 
 class BoxTraining(_StageTraining):
-    """The first stage: all weights but the score module's, on the losses of boxes."""
+    """The first stage: all weights but the score module's, on the losses of boxes.
+
+    Args:
+        network: what is trained.
+        place_weight: of the cross entropy of the corners' cells; MixFormer has none.
+    """
+
+    def __init__(self, network: MixFormer, place_weight: float = 0.0) -> None:
+        super().__init__(network)
+        self.place_weight = place_weight
 
     def forward(self, batch: TrackBatch) -> BoxLosses:
         """Return the losses of the boxes found."""
-        return box_losses(self.track(batch).boxes_cxcywh, batch.boxes_xyxy)
+        found = self.track(batch)
+        losses = box_losses(found.boxes_cxcywh, batch.boxes_xyxy)
+        if not self.place_weight:
+            return losses
+        place = self.place_weight * place_loss(found.corner_logits, batch.boxes_xyxy)
+        return PlacedBoxLosses(losses.ciou, losses.l1, place)
 
 
 class ScoreTraining(_StageTraining):

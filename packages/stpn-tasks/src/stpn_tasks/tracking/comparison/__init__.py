@@ -1,0 +1,1 @@
+"""What STPN does for a tracker on generated sequences, with all controls."""

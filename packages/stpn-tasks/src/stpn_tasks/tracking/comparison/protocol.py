@@ -1,0 +1,145 @@
+"""The protocol: what is trained, what it is compared with, and how it is tested.
+
+One backbone, taught on crops to tell objects apart; one tracker trained from it; from its weights
+every training goes on, on the same samples in the same order. They differ in nothing but what their
+names say. Each is tested on single steps from the true place, and as an online tracker.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from stpn_tasks.tracking.recipes import (
+    TrackingRecipe,
+    TrackPromptRecipe,
+    small,
+    small_baseline,
+)
+
+TRACKER = "tracker"
+BASELINE, EQUAL_COMPUTE, STPN, OTHER = "baseline", "baseline_equal_compute", "stpn", "stpn_other"
+
+Support = Literal["own", "other", "off"]
+Template = Literal["first", "recent"]
+
+
+@dataclass(frozen=True)
+class TrackingScale:
+    """How much a comparison renders and trains.
+
+    Attributes:
+        train_sequences: to train on.
+        test_sequences: unseen ones.
+        crop_steps: steps of teaching the backbone.
+        tracker_steps: steps of the tracker that all begin with.
+        finetune_steps: further steps, the same for every training but the next.
+        equal_compute: further steps of the baseline for about as long as STPN takes, as a multiple
+            of ``finetune_steps``; results tell the measured processor time of both.
+        score_steps: steps of the score module of each.
+    """
+
+    train_sequences: int
+    test_sequences: int
+    crop_steps: int
+    tracker_steps: int
+    finetune_steps: int
+    equal_compute: float
+    score_steps: int
+
+
+SCALES = {
+    "quick": TrackingScale(1500, 96, 300, 6000, 600, 2.0, 200),
+    "full": TrackingScale(3000, 192, 600, 12000, 2000, 2.0, 400),
+    "smoke": TrackingScale(4, 2, 2, 2, 2, 2.0, 2),
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the comparison: weights, and how they are tested.
+
+    Attributes:
+        name: short, for files.
+        label: for people.
+        about: one sentence: what it is.
+        training: whose weights.
+        support: whose crops support in testing.
+    """
+
+    name: str
+    label: str
+    about: str
+    training: str
+    support: Support = "own"
+
+
+ROWS = (
+    Row(BASELINE, "baseline", "Plain MixFormer, trained on for as many steps.", BASELINE, "off"),
+    Row(
+        EQUAL_COMPUTE,
+        "baseline, equal compute",
+        "Plain MixFormer, trained on for about as long as STPN takes.",
+        EQUAL_COMPUTE,
+        "off",
+    ),
+    Row(STPN, "STPN", "Prompts from the sequence's own earlier search crops.", STPN),
+    Row(
+        OTHER,
+        "STPN, another video",
+        "Trained and tested with support crops of another sequence: the same network and compute, "
+        "without the information.",
+        OTHER,
+        "other",
+    ),
+    Row("stpn_off", "STPN, prompts off", "STPN's weights, tested without prompts.", STPN, "off"),
+    Row(
+        "stpn_other_tested",
+        "STPN, tested with another video",
+        "STPN's weights, tested with support crops of another sequence.",
+        STPN,
+        "other",
+    ),
+)
+
+# What is compared with what, row by row, on the same sequences.
+DIFFERENCES = (
+    (STPN, BASELINE),
+    (STPN, EQUAL_COMPUTE),
+    (STPN, OTHER),
+    (STPN, "stpn_other_tested"),
+    (STPN, "stpn_off"),
+)
+
+
+def first_tracker(scale: TrackingScale, seed: int) -> TrackingRecipe:
+    """Return how the tracker is trained that all others begin with."""
+    return _steps(replace(small_baseline(), seed=seed, has_score=False), scale.tracker_steps)
+
+
+def training_recipe(name: str, scale: TrackingScale, seed: int, start: Path) -> TrackingRecipe:
+    """Return how a training goes on.
+
+    Args:
+        name: one of ``BASELINE``, ``EQUAL_COMPUTE``, ``STPN`` and ``OTHER``.
+        scale: how long.
+        seed: of samples and new weights.
+        start: weights of the first tracker.
+    """
+    recipe = small() if name in (STPN, OTHER) else small_baseline()
+    prompts: TrackPromptRecipe = recipe.prompts
+    if name == OTHER:
+        prompts = replace(prompts, support_video="other")
+    network = replace(recipe.network, mixformer=start)
+    steps = scale.finetune_steps
+    if name == EQUAL_COMPUTE:
+        steps = round(steps * scale.equal_compute)
+    recipe = replace(recipe, seed=seed, network=network, prompts=prompts)
+    score = replace(recipe.score, epoch_size=scale.score_steps * recipe.score.batch_size)
+    return _steps(replace(recipe, score=score), steps)
+
+
+def _steps(recipe: TrackingRecipe, steps: int) -> TrackingRecipe:
+    box = replace(recipe.box, epochs=1, epoch_size=steps * recipe.box.batch_size)
+    return replace(recipe, box=box)

@@ -1,0 +1,252 @@
+"""The stages of one seed: the backbone on crops, the first tracker, trainings, tests.
+
+Each stage leaves its result in the seed's folder and is not repeated where that is there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from stpn_data.deteriorated import DeterioratedTracking
+from stpn_tasks.comparison.workers import line
+from stpn_tasks.engine import make_accelerator, train
+from stpn_tasks.files import atomic_path
+from stpn_tasks.recipes import OptimRecipe
+from stpn_tasks.tables import environment, read_json, write_json
+from stpn_tasks.tracking.build import build_network
+from stpn_tasks.tracking.checkpoint import SavedTracker, load_tracker, save_tracker
+from stpn_tasks.tracking.comparison.protocol import (
+    ROWS,
+    TRACKER,
+    Row,
+    TrackingScale,
+    first_tracker,
+    training_recipe,
+)
+from stpn_tasks.tracking.comparison.testing import Bar, single_steps, summary, track_all
+from stpn_tasks.tracking.one_step import FrameOverlaps
+from stpn_tasks.tracking.pretraining import ObjectPairs, PairMatcher, collate_pairs
+from stpn_tasks.tracking.recipes import TrackingRecipe
+from stpn_tasks.tracking.training import train_tracker
+
+PAIR_SEQUENCES = 12  # of a step: about 60 objects
+
+
+@dataclass(frozen=True)
+class TrackingWorkspace:
+    """One seed's folder, data and hardware.
+
+    Attributes:
+        folder: of the seed.
+        seed: of sequences, weights and order.
+        scale: how much to render and train.
+        device: where the network runs.
+        mixed_precision: its arithmetic.
+        cache: folder for rendered sequences; the user's cache folder if not given.
+    """
+
+    folder: Path
+    seed: int
+    scale: TrackingScale
+    device: str
+    mixed_precision: Literal["no", "bf16"]
+    cache: Path | None
+
+    def accelerator(self) -> Accelerator:
+        """Return accelerate's view of the device."""
+        return make_accelerator(self.device, self.mixed_precision)
+
+    def train_sequences(self) -> DeterioratedTracking:
+        """Render the sequences to train on, or open them."""
+        return self._sequences("train", self.scale.train_sequences)
+
+    def test_sequences(self) -> DeterioratedTracking:
+        """Render the sequences to test on, or open them."""
+        return self._sequences("test", self.scale.test_sequences)
+
+    def _sequences(self, split: Literal["train", "test"], number: int) -> DeterioratedTracking:
+        return DeterioratedTracking(self.cache, split=split, num_sequences=number, seed=self.seed)
+
+    def weights(self, training: str) -> Path:
+        """Return where the weights of a training lie."""
+        return self.folder / training / "model.safetensors"
+
+    def found(self, name: str) -> Path:
+        """Return where the overlaps of a test lie."""
+        return self.folder / "tests" / f"{name}.npz"
+
+
+def train_first(space: TrackingWorkspace) -> None:
+    """Teach a backbone on crops, train the first tracker from it, and test the gates on it."""
+    recipe = first_tracker(space.scale, space.seed)
+    start = space.folder / "backbone" / "model.safetensors"
+    if not start.exists():
+        network = build_network(recipe, score=False)
+        optim = OptimRecipe(
+            lr=1e-3,
+            batch_size=PAIR_SEQUENCES,
+            epochs=1,
+            epoch_size=PAIR_SEQUENCES * space.scale.crop_steps,
+            warmup_steps=min(30, space.scale.crop_steps),
+            schedule="cosine",
+        )
+        crops = recipe.crops
+        pairs = ObjectPairs(
+            space.train_sequences(),
+            crops.template_size,
+            crops.template_factor,
+            optim.epoch_size or 0,
+            space.seed,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(space.seed)
+            matcher = PairMatcher(network.backbone)
+        train(
+            matcher,
+            pairs,
+            collate_pairs,
+            optim,
+            accelerator=space.accelerator(),
+            seed=space.seed,
+            title=f"seed {space.seed}, crops",
+            line=line(),
+        )
+        save_tracker(start, network.cpu(), recipe)
+    train_one(space, TRACKER, replace(recipe, network=replace(recipe.network, mixformer=start)))
+
+
+def train_one(space: TrackingWorkspace, name: str, recipe: TrackingRecipe) -> None:
+    """Train by a recipe, unless that was done.
+
+    Raises:
+        ValueError: if weights of another recipe lie there; names the file.
+    """
+    path = space.weights(name)
+    if path.exists():
+        if load_tracker(path).recipe != recipe:
+            raise ValueError(
+                f"{path} was trained by another recipe than this one: remove its folder, or "
+                "choose another output folder"
+            )
+        return
+    start = time.process_time()
+    train_tracker(
+        recipe,
+        space.train_sequences(),
+        path.parent,
+        accelerator=space.accelerator(),
+        title=f"seed {space.seed}, {name}",
+        line=line(),
+    )
+    seconds = round(time.process_time() - start, 1)
+    about = {"cpu_seconds": seconds, "environment": environment(space.device)}
+    write_json(path.parent / "cost.json", about)
+
+
+def train_and_test(space: TrackingWorkspace, training: str) -> dict[str, Any]:
+    """Train the first tracker on, and test it in every way that rows of this training ask for.
+
+    Returns:
+        What each row gave, by its name: of single steps and of online tracking, with the first
+        template alone and with renewed ones, by condition, in percent.
+    """
+    recipe = training_recipe(training, space.scale, space.seed, space.weights(TRACKER))
+    train_one(space, training, recipe)
+    saved = load_tracker(space.weights(training))
+    seconds = read_json(space.folder / training / "cost.json")["cpu_seconds"]
+    about = {"steps": (recipe.box.epoch_size or 0) // recipe.box.batch_size, "cpu_seconds": seconds}
+    rows = [row for row in ROWS if row.training == training]
+    return {row.name: {**about, **_test(space, saved, row)} for row in rows}
+
+
+def gate(space: TrackingWorkspace) -> Mapping[str, Any]:
+    """Test how much the sequences need identity, on the baseline: templates of other sequences."""
+    saved = load_tracker(space.weights("baseline"))
+    other = _once(space, "gate-other_template", lambda bar: _other_template(space, saved, bar))
+    return summary(other)
+
+
+def _other_template(space: TrackingWorkspace, saved: SavedTracker, bar: Bar) -> FrameOverlaps:
+    return single_steps(
+        saved,
+        space.test_sequences(),
+        template="first",
+        support="off",
+        accelerator=space.accelerator(),
+        seed=space.seed,
+        bar=bar,
+        first_of="other",
+    )
+
+
+def _test(space: TrackingWorkspace, saved: SavedTracker, row: Row) -> dict[str, Any]:
+    dataset = space.test_sequences()
+    accelerator = space.accelerator()
+    found: dict[str, Any] = {}
+    for template in ("first", "recent"):
+        steps = _once(
+            space,
+            f"{row.name}-step-{template}",
+            lambda bar, template=template: single_steps(  # type: ignore[misc]
+                saved,
+                dataset,
+                template=template,
+                support=row.support,
+                accelerator=accelerator,
+                seed=space.seed,
+                bar=bar,
+            ),
+        )
+        tracks = _once(
+            space,
+            f"{row.name}-track-{template}",
+            lambda bar, template=template: track_all(  # type: ignore[misc]
+                saved,
+                dataset,
+                online=template == "recent",
+                support=row.support,
+                device=accelerator.device,
+                bar=bar,
+            ),
+        )
+        found[f"step_{template}"] = summary(steps)
+        found[f"track_{template}"] = summary(tracks)
+    return found
+
+
+def _once(
+    space: TrackingWorkspace, name: str, test: Callable[[Bar], FrameOverlaps]
+) -> FrameOverlaps:
+    """Test, or read what the test gave before."""
+    path = space.found(name)
+    if not path.exists():
+        found = test(Bar(f"seed {space.seed}, {name}", line()))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_path(path) as partial:
+            np.savez_compressed(
+                partial,
+                overlaps=found.overlaps,
+                sequences=found.sequences,
+                conditions=np.array([" ".join(sorted(names)) for names in found.conditions]),
+            )
+    return read_overlaps(path)
+
+
+def read_overlaps(path: Path) -> FrameOverlaps:
+    """Read the overlaps that a test left.
+
+    Raises:
+        OSError: the file cannot be read.
+        KeyError: it holds something else.
+    """
+    with np.load(path) as arrays:
+        conditions = tuple(frozenset(names.split()) for names in arrays["conditions"].tolist())
+        return FrameOverlaps(arrays["overlaps"], arrays["sequences"], conditions)
