@@ -10,12 +10,12 @@ the box nearest to where the target was in the frame before, nearest to the midd
 off that place by up to twice the size of the object, and nearest to the middle of the frame; and
 chance.
 
-At the defaults, 120 sequences: first template 58, recent 76, another's 18; nearest 56, middle of
-crop 38, middle of frame 19, chance 17. By template in clean frames 69, 92 and 19, in deteriorated
-ones 46, 57 and 18, in the new look 5, 73 and 20.
+At the defaults, 120 sequences: first template 65, recent 84, another's 19; nearest 56, middle of
+crop 38, middle of frame 19, chance 17. By template in clean frames 73, 96 and 19, in deteriorated
+ones 55, 69 and 19, in the new look 3, 79 and 21.
 
-The look of a crop is the covariance of its colours, which says between which two it alternates,
-and its spectrum, which says how often.
+The look of a crop is the mean and the covariance of its colours, which say between which two it
+alternates, and its spectrum, which says how often.
 """
 
 from __future__ import annotations
@@ -48,11 +48,13 @@ _STRANGERS = 9
 _DRAWS = 8
 _JITTER = 2.0
 """How far the middle of a crop is off in training, in sizes of the object."""
+_GREY_LEVELS = 50.0
+"""A difference of mean colours that counts as much as one of other colours or periods."""
 _RING_EDGES = np.geomspace(1 / _PATCH, 0.5, 11)
 
 
 def look_of(frame: NDArray[np.uint8], box: Array) -> Array:
-    """Describe the middle of a box: covariance of colours (9,) and radial spectrum (10,)."""
+    """Describe the middle of a box: colours, mean (3,) and covariance (9,), and spectrum (10,)."""
     x, y = (box[:2] + box[2:]) / 2
     patch = cv2.getRectSubPix(frame, (_PATCH, _PATCH), (float(x) - 0.5, float(y) - 0.5))
     reach = np.minimum((box[2:] - box[:2]) / 2, _PATCH / 2) * 0.8
@@ -69,7 +71,8 @@ def look_of(frame: NDArray[np.uint8], box: Array) -> Array:
         for low, high in zip(_RING_EDGES, _RING_EDGES[1:], strict=False)
     ]
     spectrum = np.sqrt(np.array(rings) / max(sum(rings), 1e-9))
-    return np.concatenate([(covariance / np.trace(covariance)).ravel(), spectrum])
+    mean_color = colors.mean(axis=0) / _GREY_LEVELS
+    return np.concatenate([mean_color, (covariance / np.trace(covariance)).ravel(), spectrum])
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ class Described:
 
     Attributes:
         known: annotations of the sequence.
-        looks: (T, objects, 19); NaN where an object is not in view.
+        looks: (T, objects, 22); NaN where an object is not in view.
         middles: (T, objects, 2) x, y of the middles of the boxes; NaN likewise.
     """
 
@@ -88,7 +91,7 @@ class Described:
 
     @property
     def first(self) -> Array:
-        """Look of the target in the first frame, (19,)."""
+        """Look of the target in the first frame, (22,)."""
         look: Array = self.looks[0, self.known.target]
         return look
 
@@ -97,7 +100,7 @@ class Described:
         return not np.isnan(self.looks[frame, self.known.target]).any()
 
     def recent(self, frame: int) -> Array:
-        """Look of the target in the last clean frame before this one, (19,)."""
+        """Look of the target in the last clean frame before this one, (22,)."""
         clean = [t for t in range(frame) if self.known.kinds[t] is None and self.seen(t)]
         look: Array = self.looks[clean[-1], self.known.target]
         return look
@@ -111,7 +114,7 @@ class Described:
 def describe(sequence: RenderedSequence) -> Described:
     """Describe all objects in all frames."""
     boxes = sequence.annotations.boxes_xyxy
-    looks = np.full((*boxes.shape[:2], 19), np.nan)
+    looks = np.full((*boxes.shape[:2], 22), np.nan)
     for t, i in zip(*np.nonzero(~np.isnan(boxes[:, :, 0])), strict=True):
         looks[t, i] = look_of(sequence.frames[t], boxes[t, i])
     return Described(sequence.annotations, looks, (boxes[..., :2] + boxes[..., 2:]) / 2)

@@ -121,16 +121,16 @@ def test_boxes_are_where_the_objects_are_drawn() -> None:
 
 
 def test_objects_differ_in_exactly_one_attribute() -> None:
-    seen = set()
+    options, seen = replace(OPTIONS, attributes=ATTRIBUTES), set()
     for i in range(12):
-        scene = scene_of(OPTIONS, i)
+        scene = scene_of(options, i)
         tracks = scene.objects.tracks
         assert 5 <= len(tracks) <= 7
         for track in tracks:
             assert track.label == tracks[0].label
             assert np.array_equal(track.outline, tracks[0].outline)
             assert np.array_equal(track.matrices, tracks[0].matrices)
-        looks = wardrobe_of(OPTIONS, scene).first_looks
+        looks = wardrobe_of(options, scene).first_looks
         swings, periods = looks[:, :3], looks[:, 3]
         if scene.attribute == "colors":
             assert len(set(periods)) == 1
@@ -215,8 +215,9 @@ def test_every_sequence_ends_in_the_new_look() -> None:
     assert 0.55 < share < 0.75
 
 
-def test_blur_leaves_nothing_to_tell_objects_by() -> None:
-    options = replace(OPTIONS, deteriorated=0.0, attributes=("colors",), contrast=60.0)
+@pytest.mark.parametrize(("tint", "is_left"), [(0.0, False), (0.6, True)])
+def test_blur_leaves_nothing_to_tell_objects_by_but_the_tint(tint: float, is_left: bool) -> None:
+    options = replace(OPTIONS, deteriorated=0.0, attributes=("colors",), tint=tint)
     inner, means = [], []
     for i in range(4):
         rendered = render_sequence(options, 0, "train", i)
@@ -226,7 +227,7 @@ def test_blur_leaves_nothing_to_tell_objects_by() -> None:
         ]
         inner.append(np.mean([c.std(axis=0).mean() for c in colors]))
         means.append(np.std([c.mean(axis=0) for c in colors], axis=0).mean())
-    assert np.mean(means) < 0.25 * np.mean(inner)
+    assert (np.mean(means) > 0.25 * np.mean(inner)) == is_left
 
 
 def test_target_jumps_within_reach_and_is_everywhere_alike() -> None:

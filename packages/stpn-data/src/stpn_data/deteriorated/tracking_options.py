@@ -29,11 +29,12 @@ class TrackingOptions:
     """Choose what generated tracking sequences show, and how hard they are.
 
     The objects of a sequence, the target and its distractors, have the same outline, size, class
-    (texture), mean colour and turn. They differ in one attribute: the pair of colours that the
-    texture alternates between, or its period. Nothing but that attribute tells which of them is
-    the target, and as the mean is common, blur takes it away. Over the sequence the target changes
-    its look wholly, and one of the distractors takes the one that the target had at first, so that
-    the first template misleads in the end.
+    (texture) and turn. They differ in one attribute: the pair of colours that the texture
+    alternates between, or its period. Nothing but that attribute tells which of them is the target.
+    Blur takes the texture away and leaves the mean colour, which is another one by `tint`; with
+    none, networks of this size learned nothing of identity in minutes. Over the sequence the target
+    changes its look wholly, and one of the distractors takes the one that the target had at first,
+    so that the first template misleads in the end.
 
     How much that asks for identity is measured by `benchmarks/tracking_identity.py`. A later
     change or less strength make the first template better than that of another sequence; an
