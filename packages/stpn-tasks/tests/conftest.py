@@ -29,6 +29,12 @@ def tiny_tracking():
 
 
 @pytest.fixture(scope="session")
+def tiny_segmentation():
+    """The module of that name beside this file."""
+    return _beside("tiny_segmentation")
+
+
+@pytest.fixture(scope="session")
 def released_layout():
     """The module of that name beside this file."""
     return _beside("released_layout")

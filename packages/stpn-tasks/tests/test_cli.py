@@ -19,6 +19,7 @@ from stpn_tasks.detection.motion import motion_from_tracks
 from stpn_tasks.recipe_json import from_json
 from stpn_tasks.recipes import DETECTION_RECIPES, DetectionRecipe
 from stpn_tasks.results import load_results
+from stpn_tasks.segmentation.recipes import SEGMENTATION_RECIPES
 from stpn_tasks.tracking.recipes import TRACKING_RECIPES
 
 SMALLER = (
@@ -78,10 +79,13 @@ COMMANDS = [
     ("train",),
     ("train", "detection"),
     *(("train", "detection", name) for name in DETECTION_RECIPES),
+    ("train", "segmentation"),
+    *(("train", "segmentation", name) for name in SEGMENTATION_RECIPES),
     ("train", "tracking"),
     *(("train", "tracking", name) for name in TRACKING_RECIPES),
     ("eval",),
     ("eval", "detection"),
+    ("eval", "segmentation"),
     ("eval", "tracking"),
     ("predict",),
     ("predict", "detection"),
@@ -137,6 +141,8 @@ def test_recipes_lists_all_with_their_commands(capsys):
     for name in DETECTION_RECIPES:
         assert f"\n{name}\n    " in f"\n{text}"
         assert f"    stpn train detection {name} --data" in text
+    for name in SEGMENTATION_RECIPES:
+        assert f"    stpn train segmentation {name} --data" in text
     for name in TRACKING_RECIPES:
         assert f"    stpn train tracking {name} --data" in text
 

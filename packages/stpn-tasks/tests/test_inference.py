@@ -12,13 +12,9 @@ from stpn_data.sampling import CausalSampler, VideoUniformSampler, WindowSampler
 from stpn_data.transforms import resize_pixels
 from stpn_tasks.detection.build import build_preparation
 from stpn_tasks.detection.evaluation import evaluate_detector
-from stpn_tasks.detection.inference import (
-    FramePreparation,
-    VideoInference,
-    another_video,
-    group_videos,
-)
+from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.engine import make_accelerator
+from stpn_tasks.video_encoding import FramePreparation, another_video, group_videos
 
 STREAMED = [
     WindowSampler(2, 2),

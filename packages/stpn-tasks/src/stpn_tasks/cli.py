@@ -15,6 +15,7 @@ from stpn_tasks.commands.data import check_data, convert_data
 from stpn_tasks.commands.detection import eval_detection, predict_detection, train_detection_app
 from stpn_tasks.commands.export import export_tracking
 from stpn_tasks.commands.recipes import info, recipes
+from stpn_tasks.commands.segmentation import eval_segmentation, train_segmentation_app
 from stpn_tasks.commands.tracking import eval_tracking, predict_tracking, train_tracking_app
 from stpn_tasks.commands.weights import convert_weights_app
 from stpn_tasks.termination import EXIT_CODE, Terminated
@@ -26,7 +27,11 @@ def _app() -> SubcommandApp:
         train_detection_app(), name="detection", help="Train a video object detector."
     )
     train_app.command(train_tracking_app(), name="tracking", help="Train a visual object tracker.")
+    train_app.command(
+        train_segmentation_app(), name="segmentation", help="Train a video instance segmenter."
+    )
     eval_app.command(name="detection")(eval_detection)
+    eval_app.command(name="segmentation")(eval_segmentation)
     eval_app.command(name="tracking")(eval_tracking)
     predict_app.command(name="detection")(predict_detection)
     predict_app.command(name="tracking")(predict_tracking)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from itertools import islice
 from pathlib import Path
@@ -104,16 +104,23 @@ def fast_precision(device: torch.device | str) -> Literal["no", "bf16"]:
     return "bf16" if any(has.get(name, False) for name in names) else "no"
 
 
-def parameter_groups(model: nn.Module, optim: OptimRecipe) -> list[dict[str, Any]]:
+def parameter_groups(
+    model: nn.Module, optim: OptimRecipe, undecayed: Collection[str] = ()
+) -> list[dict[str, Any]]:
     """Group trained parameters by what the optimiser does to them.
 
     As in the authors' recipe, norms and relative-position tables do not decay; biases and the
     learned queries do. The rate of a group is that of the schedule times its ``factor``.
+
+    Args:
+        model: whose parameters are trained.
+        optim: rates and decay.
+        undecayed: names of further parameters that do not decay.
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            still = "norm" in name or "relative_position_bias_table" in name
+            still = "norm" in name or "relative_position_bias_table" in name or name in undecayed
             decay = 0.0 if still else optim.weight_decay
             groups.setdefault((_rate_factor(name, optim), decay), []).append(parameter)
     return [
@@ -149,6 +156,7 @@ def train(
     checkpoint_every: int = CHECKPOINT_EVERY,
     accumulate: int = 1,
     num_workers: int = 0,
+    undecayed: Collection[str] = (),
     title: str = "train",
     line: int = 0,
     progress: bool = True,
@@ -172,6 +180,7 @@ def train(
             each epoch.
         accumulate: micro-batches that a process makes of its clips of a step, to save memory.
         num_workers: processes that load items.
+        undecayed: names of parameters that do not decay, beside those of `parameter_groups`.
         title: what the progress bar says.
         line: of the terminal, where several processes show bars.
         progress: show the bar.
@@ -209,7 +218,7 @@ def train(
         worker_init_fn=ignore_in_worker,
         generator=torch.Generator().manual_seed(seed),  # of its own: draws nothing of the model's
     )
-    optimizer = torch.optim.AdamW(parameter_groups(model, optim), lr=optim.lr)
+    optimizer = torch.optim.AdamW(parameter_groups(model, optim, undecayed), lr=optim.lr)
     model, optimizer = accelerator.prepare(model, optimizer)
     saved, done = None, Progress()
     if checkpoints is not None:

@@ -30,6 +30,7 @@ class BackboneRecipe:
         embed_dim: width of the first stage, if not the model's own.
         depths: layers of each stage, if not the model's own.
         num_heads: heads of each stage, if not the model's own.
+        window_size: rows and columns of a window, if not the model's own.
     """
 
     name: str = "swin_tiny_patch4_window7_224"
@@ -40,6 +41,7 @@ class BackboneRecipe:
     embed_dim: int | None = None
     depths: tuple[int, ...] | None = None
     num_heads: tuple[int, ...] | None = None
+    window_size: int | None = None
 
 
 @dataclass(frozen=True)

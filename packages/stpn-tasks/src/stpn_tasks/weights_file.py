@@ -51,6 +51,21 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f"{path} is not a whole safetensors file: {error}") from error
 
 
+def class_names(text: str, path: Path) -> tuple[str, ...]:
+    """Read the names of classes from the metadata of a file.
+
+    Raises:
+        ValueError: if they are no list of names; names the file.
+    """
+    try:
+        classes = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the classes in {path} are not JSON: {error}") from error
+    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f"the classes in {path} are no list of names")
+    return tuple(classes)
+
+
 def fit_weights(
     model: nn.Module, tensors: dict[str, Tensor], path: Path, may_lack: tuple[str, ...] = ()
 ) -> list[str]:

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from stpn_core import SupportFrame
 from stpn_data.videos import VideoDataset
-from stpn_tasks.detection.inference import VideoInference, another_video, read_frames
+from stpn_tasks.detection.inference import VideoInference
+from stpn_tasks.video_encoding import another_video, read_frames
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,15 @@ from typing import Literal
 from tyro.conf import Positional
 
 from stpn_tasks.recipes import DETECTION_RECIPES
+from stpn_tasks.segmentation.recipes import SEGMENTATION_RECIPES
 from stpn_tasks.tracking.recipes import TRACKING_RECIPES
 
 
 def recipes() -> None:
     """List the recipes: what each is, its command, and what it gave."""
-    for name, recipe in (*DETECTION_RECIPES.items(), *TRACKING_RECIPES.items()):
-        print(f"{name}\n{textwrap.indent(inspect.cleandoc(recipe.__doc__ or ''), '    ')}\n")
+    for of_task in (DETECTION_RECIPES, SEGMENTATION_RECIPES, TRACKING_RECIPES):
+        for name, recipe in of_task.items():
+            print(f"{name}\n{textwrap.indent(inspect.cleandoc(recipe.__doc__ or ''), '    ')}\n")
 
 
 def info(

@@ -12,7 +12,7 @@ from stpn_tasks.detection.detector import VideoDetector
 from stpn_tasks.files import write_text
 from stpn_tasks.recipe_json import from_json, to_json
 from stpn_tasks.recipes import DetectionRecipe
-from stpn_tasks.weights_file import fit_weights, read_weights, save_weights
+from stpn_tasks.weights_file import class_names, fit_weights, read_weights, save_weights
 
 # What one detector has and another has not: beginnings of the names of their weights.
 OPTIONAL_PARTS = ("encoder.predictor.", "head.roi_head.aggregators.")
@@ -65,23 +65,13 @@ def load_detector(path: Path) -> SavedDetector:
     if not {"recipe", "classes"} <= metadata.keys():
         raise ValueError(f"{path} is not a detector: it has no recipe and classes in its metadata")
     recipe = from_json(metadata["recipe"], f"the recipe in {path}", DetectionRecipe)
-    classes = _classes(metadata["classes"], path)
+    classes = class_names(metadata["classes"], path)
     try:
         detector = build_detector(recipe, len(classes), load_weights=False)
     except (ValueError, TypeError, IndexError, RuntimeError) as error:
         raise ValueError(f"no detector can be built by the recipe in {path}: {error}") from error
     fit_weights(detector, tensors, path)
     return SavedDetector(detector.eval(), recipe, classes)
-
-
-def _classes(text: str, path: Path) -> tuple[str, ...]:
-    try:
-        classes = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the classes in {path} are not JSON: {error}") from error
-    if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
-        raise ValueError(f"the classes in {path} are no list of names")
-    return tuple(classes)
 
 
 def initialise(detector: VideoDetector, path: Path) -> list[str]:

@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from stpn_data.videos import VideoDataset
 from stpn_tasks.detection.detections import Detections
-from stpn_tasks.detection.inference import VideoInference, group_videos
+from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.detection.motion import (
     frames_around,
     has_tracks,
@@ -26,6 +26,7 @@ from stpn_tasks.metrics import (
     coco_average_precision_by_condition,
     vid_average_precision,
 )
+from stpn_tasks.video_encoding import group_videos
 
 
 @dataclass(frozen=True)

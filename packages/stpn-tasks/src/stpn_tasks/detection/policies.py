@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from stpn_core import memory_capacity
 from stpn_data.sampling import VideoUniformSampler
-from stpn_tasks.detection.inference import TestSampler
+from stpn_tasks.video_encoding import TestSampler
 
 
 @dataclass(frozen=True)

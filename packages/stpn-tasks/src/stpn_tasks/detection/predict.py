@@ -15,9 +15,10 @@ from stpn_data.sampling import VideoUniformSampler
 from stpn_data.video import VideoReader, VideoWriter
 from stpn_data.videos import DataError
 from stpn_tasks.detection.detections import Detections
-from stpn_tasks.detection.inference import Frame, VideoInference
+from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.draw import draw_boxes
 from stpn_tasks.tables import write_json
+from stpn_tasks.video_encoding import Frame
 
 
 @dataclass(frozen=True)

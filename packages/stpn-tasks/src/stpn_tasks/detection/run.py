@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from stpn_core import PromptPredictor
 from stpn_data.videos import VideoDataset
+from stpn_tasks.centring import centre_on_clips
 from stpn_tasks.checkpoints import check_writable, claim_folder
 from stpn_tasks.detection.build import build_detector, build_preparation, build_test_sampler
 from stpn_tasks.detection.checkpoint import SavedDetector, initialise, save_detector
@@ -87,7 +87,6 @@ def train_detector(
     return weights
 
 
-@torch.no_grad()
 def centre_predictor(
     detector: VideoDetector, recipe: DetectionRecipe, videos: VideoDataset, device: torch.device
 ) -> None:
@@ -98,23 +97,14 @@ def centre_predictor(
     Raises:
         ValueError: if there is nothing to centre.
     """
-    if recipe.prompts.centre_clips == 0:
-        return
-    encoder = detector.to(device).eval().encoder
-    predictor = encoder.predictor
-    if not isinstance(predictor, PromptPredictor) or not predictor.can_centre:
-        kind = recipe.prompts.predictor
-        raise ValueError(
-            f"prompts.centre_clips must be 0 for the predictor {kind!r}: it has no reduction"
-        )
-    clips, make_batch = build_clips(recipe, videos), build_collate(recipe)
-    order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(recipe.seed))
-    means = []
-    for index in order[: recipe.prompts.centre_clips].tolist():
-        support = make_batch([clips[index]]).to(device).support
-        assert support is not None
-        means.append(encoder.backbone.embed(support.flatten(0, 1)).mean((0, 1)))  # (C,)
-    predictor.centre(torch.stack(means).mean(0))
+    centre_on_clips(
+        detector.to(device).eval().encoder,
+        recipe.prompts,
+        build_clips(recipe, videos),
+        build_collate(recipe),
+        seed=recipe.seed,
+        device=device,
+    )
 
 
 def evaluate_saved(

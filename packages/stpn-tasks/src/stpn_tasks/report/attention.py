@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 
 from stpn_core import AttentionPredictor, TransformerPredictor
-from stpn_tasks.detection.inference import VideoInference, another_video
+from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.draw import Image
 from stpn_tasks.report.page import Html, figure, text
 from stpn_tasks.report.pictures import Cell, Line, Pictures, grid, thumbnail
+from stpn_tasks.video_encoding import another_video
 
 # A map is as bright as this many times the uniform weight at least, so that one that is nearly
 # uniform does not look as if it had a centre.

@@ -51,12 +51,30 @@ class MinVIS(nn.Module):
         Raises:
             ValueError: the clips lack masks, or the support frames that the segmenter reads.
         """
+        return self.compare(self.segment(self.encode(batch)), batch)
+
+    def encode(self, batch: ClipBatch) -> list[Tensor]:
+        """Return maps ``(B, C_i, H_i, W_i)`` of the current frames, high to low resolution.
+
+        Raises:
+            ValueError: the clips lack the support frames that the segmenter reads.
+        """
         if self.takes_support and batch.support is None:
             raise ValueError("this segmenter reads support frames, but the clips have none")
-        features = self.encoder(batch.frames, batch.support if self.takes_support else None)
+        maps: list[Tensor] = self.encoder(
+            batch.frames, batch.support if self.takes_support else None
+        )
+        return maps
+
+    def compare(self, segmented: Segmented, batch: ClipBatch) -> SegmentationLosses:
+        """Return the losses of what was found in the current frames of annotated clips.
+
+        Raises:
+            ValueError: the clips lack masks.
+        """
         labels = [targets.labels for targets in batch.targets]
         masks = [_masks_of(targets) for targets in batch.targets]
-        return self.criterion(self.segment(features), labels, masks)
+        return self.criterion(segmented, labels, masks)
 
     def segment(self, features: Sequence[Float[Tensor, "B _ _ _"]]) -> Segmented:
         """Return what the queries find in B current frames; see `Segmented`.

@@ -1,0 +1,166 @@
+"""What a segmenter finds in a video: as a whole, frame by frame, in windows, with best tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from stpn_data.videos import VideoDataset
+from stpn_tasks.metrics import VideoPrediction
+from stpn_tasks.segmentation.association import Associator
+from stpn_tasks.segmentation.mask_resize import FrameSizes
+from stpn_tasks.segmentation.oracle import oracle_permutations
+from stpn_tasks.segmentation.points import on_grid
+from stpn_tasks.segmentation.video_output import TrackPrediction, VideoOutput
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What is asked of one video beside its predictions.
+
+    Attributes:
+        frames: what each frame is, for itself.
+        windows: the first frames of windows, which are associated for themselves.
+        window_length: their frames.
+        objects: (T, G, H, W), the true objects, if tracks that annotations would give are asked
+            for, and each track once, with its best class.
+    """
+
+    frames: bool = False
+    windows: tuple[int, ...] = ()
+    window_length: int = 4
+    objects: Bool[Tensor, "T G H W"] | None = None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The answers; what was not asked for is empty.
+
+    Attributes:
+        video: the best predictions of the whole video.
+        frames: those of each frame, with one mask each.
+        windows: those of each window.
+        tracks: each track once, for scores without classes.
+        frame_queries: each query of each frame once, for the same.
+        oracle: the predictions with the tracks that annotations would give.
+    """
+
+    video: list[VideoPrediction]
+    frames: list[list[VideoPrediction]]
+    windows: list[list[VideoPrediction]]
+    tracks: list[VideoPrediction]
+    frame_queries: list[list[VideoPrediction]]
+    oracle: list[VideoPrediction]
+
+
+class Finder:
+    """Take the queries of one video frame by frame; return the findings at its end.
+
+    Args:
+        sizes: of the frames.
+        category_ids: of each label.
+        questions: what is asked for.
+    """
+
+    def __init__(
+        self, sizes: FrameSizes, category_ids: Sequence[int], questions: Questions
+    ) -> None:
+        """Begin a video."""
+        self._sizes, self._ids, self._questions = sizes, category_ids, questions
+        self._video = VideoOutput(sizes)
+        self._windows = {first: VideoOutput(sizes) for first in questions.windows}
+        self._oracle: VideoOutput | None = None
+        if questions.objects is not None:
+            self._oracle = VideoOutput(sizes, _Annotations(questions.objects, sizes))
+        self._frames: list[list[VideoPrediction]] = []
+        self._frame_queries: list[list[VideoPrediction]] = []
+
+    def push(
+        self,
+        index: int,
+        logits: Float[Tensor, "Q classes"],
+        masks: Float[Tensor, "Q h w"],
+        embeddings: Float[Tensor, "Q C"],
+    ) -> None:
+        """Take the queries of the next frame, number `index`."""
+        queries = (logits[None], masks[None], embeddings[None])
+        self._video.push(*queries)
+        if self._oracle is not None:
+            self._oracle.push(*queries)
+        for first, window in self._windows.items():
+            if first <= index < first + self._questions.window_length:
+                window.push(*queries)
+        if self._questions.frames:
+            frame = VideoOutput(self._sizes)
+            frame.push(*queries)
+            self._frames.append(self._of_file(frame.best()))
+            if self._oracle is not None:
+                self._frame_queries.append(self._of_file(frame.best_of_each_track()))
+
+    def findings(self) -> Findings:
+        """Return the answers."""
+        has_oracle = self._oracle is not None
+        return Findings(
+            video=self._of_file(self._video.best()),
+            frames=self._frames,
+            windows=[self._of_file(window.best()) for window in self._windows.values()],
+            tracks=self._of_file(self._video.best_of_each_track()) if has_oracle else [],
+            frame_queries=self._frame_queries,
+            oracle=[] if self._oracle is None else self._of_file(self._oracle.best()),
+        )
+
+    def _of_file(self, predictions: Sequence[TrackPrediction]) -> list[VideoPrediction]:
+        return [VideoPrediction(self._ids[p.label], p.score, p.masks) for p in predictions]
+
+
+class _Annotations(Associator):
+    """Order queries as the true objects would; frames come in order, from the first on."""
+
+    def __init__(self, objects: Bool[Tensor, "T G H W"], sizes: FrameSizes) -> None:
+        super().__init__()
+        self._objects, self._sizes = objects, sizes
+        self._next_frame = 0
+
+    def push(
+        self,
+        embeddings: Float[Tensor, "T Q C"],
+        masks: Float[Tensor, "T Q h w"] | None = None,
+    ) -> Int[Tensor, "T Q"]:
+        assert masks is not None
+        times = slice(self._next_frame, self._next_frame + len(masks))
+        self._next_frame += len(masks)
+        grid = (masks.shape[2], masks.shape[3])
+        objects = [_on_masks(frame, self._sizes, grid) for frame in self._objects[times]]
+        return oracle_permutations(masks, torch.stack(objects).to(masks.device))
+
+
+def _on_masks(
+    objects: Bool[Tensor, "G H W"], sizes: FrameSizes, grid: tuple[int, int]
+) -> Bool[Tensor, "G h w"]:
+    """Return objects as the network's masks show them: resized, padded, on their grid."""
+    image = F.interpolate(objects[None].float(), sizes.image, mode="bilinear")[0]
+    right, below = sizes.padded[1] - sizes.image[1], sizes.padded[0] - sizes.image[0]
+    return on_grid(F.pad(image, (0, right, 0, below)), grid) > 0.5
+
+
+def object_masks(dataset: VideoDataset, number: int) -> Bool[Tensor, "T G H W"]:
+    """Return the masks of the G objects of a video in all its frames; empty where not seen.
+
+    Raises:
+        ValueError: a frame has no masks; it is named.
+    """
+    video = dataset.videos[number]
+    frames = [dataset.objects(number, t) for t in range(video.num_frames)]
+    ids = sorted({int(one) for frame in frames for one in frame.track_ids})
+    masks = torch.zeros(video.num_frames, len(ids), video.height, video.width, dtype=torch.bool)
+    for t, frame in enumerate(frames):
+        if frame.masks is None:
+            raise ValueError(f"{video.name} frame {t} has no masks")
+        for track_id, mask in zip(frame.track_ids, frame.masks, strict=True):
+            masks[t, ids.index(int(track_id))] = torch.from_numpy(mask)
+    return masks
