@@ -8,11 +8,34 @@ No track ends and none begins.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AssociationOptions:
+    """Choose how tracks go on; as they stand it is MinVIS. What else there is goes beyond it.
+
+    Attributes:
+        mask_weight: of 1 - IoU with the track's mask in the frame before, added to the cost.
+        momentum: in [0, 1): what remains of a running mean of a track's embeddings after a frame.
+    """
+
+    mask_weight: float = 0.0
+    momentum: float = 0.0
+
+    def associator(self) -> Associator:
+        """Return what follows the objects of one video.
+
+        Raises:
+            ValueError: a value out of its range.
+        """
+        return Associator(self.mask_weight, self.momentum)
 
 
 class Associator:

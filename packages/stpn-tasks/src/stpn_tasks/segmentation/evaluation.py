@@ -21,6 +21,7 @@ from stpn_tasks.metrics import (
     ytvis_by_condition,
 )
 from stpn_tasks.metrics.ytvis_variants import ANY_CATEGORY, frames_of
+from stpn_tasks.segmentation.association import AssociationOptions
 from stpn_tasks.segmentation.findings import Finder, Findings, Questions, object_masks
 from stpn_tasks.segmentation.inference import VideoSegmentation
 from stpn_tasks.segmentation.truth_file import YtvisTruth
@@ -60,6 +61,7 @@ def evaluate_segmenter(
     *,
     accelerator: Accelerator,
     headroom: bool = False,
+    association: AssociationOptions = AssociationOptions(),  # noqa: B008
     batch_size: int = 1,
     title: str = "evaluate",
     line: int = 0,
@@ -73,6 +75,7 @@ def evaluate_segmenter(
         truth: their objects.
         accelerator: devices and processes; videos are shared out, none is seen twice.
         headroom: also tell what association and classes cost.
+        association: how tracks go on.
         batch_size: videos of one size and length that run in lock-step.
         title: what the progress bar says.
         line: of the terminal, where several processes show bars.
@@ -93,7 +96,9 @@ def evaluate_segmenter(
 
     def ask(number: int) -> Questions:
         objects = object_masks(dataset, number) if headroom else None
-        return Questions(has_conditions, tuple(windows[number]), WINDOW_FRAMES, objects)
+        return Questions(
+            has_conditions, tuple(windows[number]), WINDOW_FRAMES, objects, association
+        )
 
     found = find_in_videos(
         inference,

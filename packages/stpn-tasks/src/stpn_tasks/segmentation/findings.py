@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stpn_data.videos import VideoDataset
 from stpn_tasks.metrics import VideoPrediction
-from stpn_tasks.segmentation.association import Associator
+from stpn_tasks.segmentation.association import AssociationOptions, Associator
 from stpn_tasks.segmentation.mask_resize import FrameSizes
 from stpn_tasks.segmentation.oracle import oracle_permutations
 from stpn_tasks.segmentation.points import on_grid
@@ -29,12 +29,14 @@ class Questions:
         window_length: their frames.
         objects: (T, G, H, W), the true objects, if tracks that annotations would give are asked
             for, and each track once, with its best class.
+        association: how tracks go on, in the video and in windows.
     """
 
     frames: bool = False
     windows: tuple[int, ...] = ()
     window_length: int = 4
     objects: Bool[Tensor, "T G H W"] | None = None
+    association: AssociationOptions = AssociationOptions()
 
 
 @dataclass(frozen=True)
@@ -72,8 +74,9 @@ class Finder:
     ) -> None:
         """Begin a video."""
         self._sizes, self._ids, self._questions = sizes, category_ids, questions
-        self._video = VideoOutput(sizes)
-        self._windows = {first: VideoOutput(sizes) for first in questions.windows}
+        follow = questions.association.associator
+        self._video = VideoOutput(sizes, follow())
+        self._windows = {first: VideoOutput(sizes, follow()) for first in questions.windows}
         self._oracle: VideoOutput | None = None
         if questions.objects is not None:
             self._oracle = VideoOutput(sizes, _Annotations(questions.objects, sizes))
