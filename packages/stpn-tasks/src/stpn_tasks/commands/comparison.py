@@ -12,7 +12,7 @@ from stpn_tasks.comparison.options import ComparisonOptions
 
 Factor = Literal["stride", "num-support", "num-prompts", "predictor", "depth", "clips", "detector"]
 
-Task = Literal["detection", "tracking"]
+Task = Literal["detection", "tracking", "segmentation"]
 
 
 def demo(
@@ -24,7 +24,7 @@ def demo(
     Renders video, trains a network without prompts, trains it on as it is, for as long as STPN
     takes, with STPN, and with support frames of another video (in detection with static prompts
     too); tests all on unseen clips and prints tables. Detection writes results.json and
-    report.html, tracking tracking-results.json. Nothing is downloaded.
+    report.html, the others TASK-results.json. Nothing is downloaded.
 
     Args:
         options: sizes, seeds and folder.
@@ -34,6 +34,10 @@ def demo(
         from stpn_tasks.tracking.comparison.demo import run_tracking_demo
 
         run_tracking_demo(options)
+    elif task == "segmentation":
+        from stpn_tasks.segmentation.comparison.demo import run_segmentation_demo
+
+        run_segmentation_demo(options)
     else:
         from stpn_tasks.demo import run_demo
 

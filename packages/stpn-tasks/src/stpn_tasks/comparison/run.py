@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -12,6 +11,7 @@ from typing import Any
 from tqdm import tqdm
 
 from stpn_data.deteriorated.options import RENDERER_VERSION
+from stpn_tasks.comparison.claim import claim_comparison
 from stpn_tasks.comparison.options import ComparisonOptions
 from stpn_tasks.comparison.protocol import CLIPS, TEST_SETS, Row, Training, trainings
 from stpn_tasks.comparison.stages import (
@@ -22,9 +22,8 @@ from stpn_tasks.comparison.stages import (
 )
 from stpn_tasks.comparison.workers import in_two_stages
 from stpn_tasks.engine import fast_precision
-from stpn_tasks.files import write_text
 from stpn_tasks.results import Model, Results, Run, save_results
-from stpn_tasks.tables import environment, read_json
+from stpn_tasks.tables import environment
 
 
 def workspaces(options: ComparisonOptions) -> tuple[Workspace, ...]:
@@ -47,7 +46,6 @@ def workspaces(options: ComparisonOptions) -> tuple[Workspace, ...]:
 
 def _claim(options: ComparisonOptions, precision: str) -> None:
     """Write what is common to all that the folder will hold, unless something else is there."""
-    path = options.output / "protocol.json"
     sets = {"train": CLIPS, **TEST_SETS}
     protocol = {
         "scale": dataclasses.asdict(options.scale),
@@ -55,16 +53,7 @@ def _claim(options: ComparisonOptions, precision: str) -> None:
         "renderer": RENDERER_VERSION,
         "video": {name: dataclasses.asdict(clips) for name, clips in sets.items()},
     }
-    protocol = json.loads(json.dumps(protocol))  # as it comes back from the file
-    if path.exists():
-        there = read_json(path)
-        differing = [key for key in protocol if there.get(key) != protocol[key]]
-        if differing:
-            raise ValueError(
-                f"{path} tells of another comparison, which differs in {', '.join(differing)}: "
-                f"choose another output folder"
-            )
-    write_text(path, json.dumps(protocol, indent=2) + "\n")
+    claim_comparison(options.output / "protocol.json", protocol)
 
 
 def compare(

@@ -1,0 +1,1 @@
+"""What STPN does for a segmenter on generated video, with all controls."""

@@ -1,0 +1,213 @@
+"""The stages of one seed: the backbone on crops, the first segmenter, trainings, tests.
+
+Each stage leaves its result in the seed's folder and is not repeated where that is there.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+
+from stpn_backbones import PromptedSwin
+from stpn_data.deteriorated import DeterioratedSegmentation, ObjectCrops
+from stpn_data.youtube_vis_json import to_youtube_vis
+from stpn_tasks.comparison.stages import CROP_BATCH
+from stpn_tasks.comparison.workers import line
+from stpn_tasks.detection.pretraining import CropClassifier, VariedCrops, collate_crops
+from stpn_tasks.engine import make_accelerator, train
+from stpn_tasks.recipes import OptimRecipe
+from stpn_tasks.segmentation.association import AssociationOptions
+from stpn_tasks.segmentation.build import build_segmenter
+from stpn_tasks.segmentation.checkpoint import load_segmenter, save_segmenter
+from stpn_tasks.segmentation.command import evaluation_json
+from stpn_tasks.segmentation.comparison.protocol import (
+    ASSOCIATED,
+    ASSOCIATIONS,
+    ROWS,
+    SEGMENTER,
+    Row,
+    SegmentationScale,
+    first_segmenter,
+    training_recipe,
+)
+from stpn_tasks.segmentation.evaluation import evaluate_segmenter
+from stpn_tasks.segmentation.inference import build_inference
+from stpn_tasks.segmentation.recipes import SegmentationRecipe
+from stpn_tasks.segmentation.training import train_segmenter
+from stpn_tasks.segmentation.truth_file import parse_truth
+from stpn_tasks.tables import environment, read_json, write_json
+
+TEST_BATCH = 15
+
+
+@dataclass(frozen=True)
+class SegmentationWorkspace:
+    """One seed's folder, data and hardware.
+
+    Attributes:
+        folder: of the seed.
+        seed: of video, weights and order.
+        scale: how much to render and train.
+        device: where the network runs.
+        mixed_precision: its arithmetic.
+        cache: folder for rendered video; the user's cache folder if not given.
+    """
+
+    folder: Path
+    seed: int
+    scale: SegmentationScale
+    device: str
+    mixed_precision: Literal["no", "bf16"]
+    cache: Path | None
+
+    def accelerator(self) -> Accelerator:
+        """Return accelerate's view of the device."""
+        return make_accelerator(self.device, self.mixed_precision)
+
+    def train_videos(self) -> DeterioratedSegmentation:
+        """Render the clips to train on, or open them."""
+        return self._videos("train", self.scale.train_videos)
+
+    def test_videos(self) -> DeterioratedSegmentation:
+        """Render the clips to test on, or open them."""
+        return self._videos("test", self.scale.test_videos)
+
+    def _videos(self, split: Literal["train", "test"], number: int) -> DeterioratedSegmentation:
+        return DeterioratedSegmentation(self.cache, split=split, num_videos=number, seed=self.seed)
+
+    def weights(self, training: str) -> Path:
+        """Return where the weights of a training lie."""
+        return self.folder / training / "model.safetensors"
+
+    def numbers(self, test: str) -> Path:
+        """Return where the numbers of a test lie."""
+        return self.folder / "tests" / f"{test}.json"
+
+
+def train_first(space: SegmentationWorkspace) -> None:
+    """Pretrain a backbone on object crops, then train the first segmenter from it."""
+    recipe = first_segmenter(space.scale, space.seed)
+    start = space.folder / "backbone" / "model.safetensors"
+    if not start.exists():
+        videos = space.train_videos()
+        segmenter = build_segmenter(recipe, len(videos.classes))
+        backbone = segmenter.encoder.backbone
+        assert isinstance(backbone, PromptedSwin)
+        steps = space.scale.crop_steps
+        optim = OptimRecipe(
+            lr=1e-3,
+            batch_size=CROP_BATCH,
+            epochs=1,
+            epoch_size=CROP_BATCH * steps,
+            warmup_steps=min(20, steps),
+            schedule="cosine",
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(space.seed)
+            classifier = CropClassifier(backbone, len(videos.classes))
+        train(
+            classifier,
+            VariedCrops(ObjectCrops(videos), space.seed),
+            collate_crops,
+            optim,
+            accelerator=space.accelerator(),
+            seed=space.seed,
+            title=f"seed {space.seed}, crops",
+            line=line(),
+        )
+        save_segmenter(start, segmenter.cpu(), recipe, videos.classes)
+    train_one(space, SEGMENTER, replace(recipe, init=start))
+
+
+def train_one(space: SegmentationWorkspace, name: str, recipe: SegmentationRecipe) -> None:
+    """Train by a recipe, unless that was done.
+
+    Raises:
+        ValueError: if weights of another recipe lie there; names the file.
+    """
+    path = space.weights(name)
+    if path.exists():
+        if load_segmenter(path).recipe != recipe:
+            raise ValueError(
+                f"{path} was trained by another recipe than this one: remove its folder, or "
+                "choose another output folder"
+            )
+        return
+    start = time.process_time()
+    train_segmenter(
+        recipe,
+        space.train_videos(),
+        path.parent,
+        accelerator=space.accelerator(),
+        title=f"seed {space.seed}, {name}",
+        line=line(),
+    )
+    seconds = round(time.process_time() - start, 1)
+    about = {"cpu_seconds": seconds, "environment": environment(space.device)}
+    write_json(path.parent / "cost.json", about)
+
+
+def train_and_test(space: SegmentationWorkspace, training: str) -> dict[str, Any]:
+    """Train the first segmenter on, and test it in every way that rows of this training ask for.
+
+    Returns:
+        The numbers of each row, by its name: "video", "frames", "windows" and "headroom" in
+        percent, and with other associations "video" and "windows".
+    """
+    recipe = training_recipe(training, space.scale, space.seed, space.weights(SEGMENTER))
+    train_one(space, training, recipe)
+    seconds = read_json(space.folder / training / "cost.json")["cpu_seconds"]
+    steps = (recipe.optim.epoch_size or 0) // recipe.optim.batch_size
+    found: dict[str, Any] = {}
+    for row in ROWS:
+        if row.training == training:
+            numbers = _test(space, row, "MinVIS", headroom=True)
+            found[row.name] = {"steps": steps, "cpu_seconds": seconds, **numbers}
+            if row.name in ASSOCIATED:
+                found[row.name]["associations"] = {
+                    name: _test(space, row, name) for name in ASSOCIATIONS if name != "MinVIS"
+                }
+    return found
+
+
+def _test(
+    space: SegmentationWorkspace, row: Row, association: str, *, headroom: bool = False
+) -> dict[str, Any]:
+    name = f"{row.name}-{association.replace(' ', '-')}"
+    path = space.numbers(name)
+    if not path.exists():
+        numbers = _evaluate(space, row, ASSOCIATIONS[association], name, headroom=headroom)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, numbers)
+    found: dict[str, Any] = read_json(path)
+    return found
+
+
+def _evaluate(
+    space: SegmentationWorkspace,
+    row: Row,
+    association: AssociationOptions,
+    name: str,
+    *,
+    headroom: bool,
+) -> dict[str, Any]:
+    accelerator = space.accelerator()
+    videos = space.test_videos()
+    saved = load_segmenter(space.weights(row.training))
+    evaluation = evaluate_segmenter(
+        build_inference(saved, accelerator.device, row.support),
+        videos,
+        parse_truth(to_youtube_vis(videos), "generated"),
+        accelerator=accelerator,
+        headroom=headroom,
+        association=association,
+        batch_size=TEST_BATCH,
+        title=f"seed {space.seed}, {name}",
+        line=line(),
+    )
+    return evaluation_json(evaluation)
