@@ -17,8 +17,9 @@ from pathlib import Path
 from stpn_tasks.comparison.options import ComparisonOptions
 from stpn_tasks.comparison.run import say
 from stpn_tasks.tables import print_table
+from stpn_tasks.tracking.comparison.pictures import draw_trackers
 from stpn_tasks.tracking.comparison.protocol import SCALES
-from stpn_tasks.tracking.comparison.run import compare_trackers
+from stpn_tasks.tracking.comparison.run import compare_trackers, workspaces
 from stpn_tasks.tracking.comparison.tables import (
     difference_rows,
     gate_rows,
@@ -39,5 +40,7 @@ def run_tracking_demo(options: ComparisonOptions) -> Path:
     print_table(track_rows(results))
     print_table(difference_rows(results))
     path = options.output / "tracking-results.json"
-    say(f"{results['about']['minutes']} minutes", f"numbers: {path}")
+    pictures = draw_trackers(workspaces(options)[0], options.output)
+    shown = ", ".join(map(str, (path, *pictures)))
+    say(f"{results['about']['minutes']} minutes", f"numbers and pictures: {shown}")
     return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -12,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from stpn_data.deteriorated.tracking_options import TRACKING_VERSION, TrackingOptions
+from stpn_tasks.comparison.claim import claim_comparison
 from stpn_tasks.comparison.options import ComparisonOptions
 from stpn_tasks.comparison.run import as_command
 from stpn_tasks.comparison.stages import choose_device
 from stpn_tasks.comparison.workers import in_two_stages
 from stpn_tasks.engine import fast_precision
 from stpn_tasks.metrics.bootstrap import paired_difference
-from stpn_tasks.tables import environment, read_json, write_json
+from stpn_tasks.tables import environment, write_json
 from stpn_tasks.tracking.comparison.protocol import DIFFERENCES, ROWS, SCALES
 from stpn_tasks.tracking.comparison.stages import (
     TrackingWorkspace,
@@ -48,17 +48,7 @@ def workspaces(options: ComparisonOptions) -> tuple[TrackingWorkspace, ...]:
         "renderer": TRACKING_VERSION,
         "sequences": dataclasses.asdict(TrackingOptions()),
     }
-    protocol = json.loads(json.dumps(protocol))  # as it comes back from the file
-    path = options.output / "tracking-protocol.json"
-    if path.exists():
-        there = read_json(path)
-        differing = [key for key in protocol if there.get(key) != protocol[key]]
-        if differing:
-            raise ValueError(
-                f"{path} tells of another comparison, which differs in {', '.join(differing)}: "
-                "choose another output folder"
-            )
-    write_json(path, protocol)
+    claim_comparison(options.output / "tracking-protocol.json", protocol)
     return tuple(
         TrackingWorkspace(
             options.output / f"tracking-seed-{seed}", seed, scale, device, precision, options.cache

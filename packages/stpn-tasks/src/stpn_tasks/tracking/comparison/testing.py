@@ -104,7 +104,7 @@ def track_all(
     if not online:
         options = replace(options, update_interval=None)
     network: TrackingNetwork = saved.network.to(device)
-    follow = _Follower(dataset, options, device)
+    follow = Follower(dataset, options, device)
     boxes = []
     numbers = range(len(dataset.sequences))
     for number in tqdm(numbers, bar.title, position=bar.line, disable=not bar.shown, unit="video"):
@@ -120,14 +120,21 @@ def track_all(
 
 
 @dataclass(frozen=True)
-class _Follower:
-    """Follows the target of a sequence."""
+class Follower:
+    """Follows the target of a sequence by its number, from its first box on.
+
+    Attributes:
+        dataset: the sequences.
+        options: of the tracker.
+        device: where its network is.
+    """
 
     dataset: DeterioratedTracking
     options: TrackerOptions
     device: torch.device
 
     def __call__(self, network: TrackingNetwork, number: int) -> NDArray[np.float64]:
+        """Return its boxes (T, 4), x, y, width, height."""
         tracker = OnlineTracker(network, self.options, self.device)
         box = self.dataset.sequences[number].boxes_xywh[0].tolist()
         return track_sequence(tracker, self.dataset.frames(number), box).boxes_xywh
