@@ -331,3 +331,39 @@ def test_the_network_learns_from_a_batch():
         if parameter.requires_grad:
             assert parameter.grad.isfinite().all(), name
             assert parameter.grad.any(), name
+
+
+def test_templates_and_search_crop_are_the_same_whatever_supports_them():
+    boxes = [moving(), moving(), moving()]
+    support = CausalSampler(2, 3)
+    plain, own, other = (
+        training_crops(noise, options, boxes=boxes)
+        for options in (
+            SMALL,
+            replace(SMALL, support=support),
+            replace(SMALL, support=support, support_video="other"),
+        )
+    )
+    for i in range(6):
+        assert not plain[i].support
+        for items in (own, other):
+            assert np.array_equal(items[i].template, plain[i].template)
+            assert np.array_equal(items[i].online, plain[i].online)
+            assert np.array_equal(items[i].search, plain[i].search)
+            assert items[i].box_xyxy == plain[i].box_xyxy
+
+
+def test_support_of_another_video_shows_another_sequence():
+    options = replace(STILL, support=CausalSampler(2, 3), brightness=0.0, support_video="other")
+    items = training_crops(named, options, boxes=[moving(), moving(), moving()])
+    for i in range(len(items)):
+        sequence = items.samples[i].search.sequence
+        shown = {int(crop.max(axis=(0, 1))[0]) - 100 for crop in items[i].support}
+        assert len(shown) == 1
+        assert sequence not in shown
+
+
+def test_support_of_another_video_needs_one():
+    options = replace(SMALL, support=CausalSampler(2, 3), support_video="other")
+    with pytest.raises(DataError, match="no other sequence"):
+        training_crops(noise, options)[0]

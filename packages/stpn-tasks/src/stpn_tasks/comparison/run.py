@@ -11,17 +11,15 @@ from typing import Any
 from tqdm import tqdm
 
 from stpn_data.deteriorated.options import RENDERER_VERSION
-from stpn_tasks.comparison.claim import claim_comparison
 from stpn_tasks.comparison.options import ComparisonOptions
 from stpn_tasks.comparison.protocol import CLIPS, TEST_SETS, Row, Training, trainings
+from stpn_tasks.comparison.seeds import open_seeds
 from stpn_tasks.comparison.stages import (
     Workspace,
-    choose_device,
     fine_tune_and_test,
     train_single_frame,
 )
 from stpn_tasks.comparison.workers import in_two_stages
-from stpn_tasks.engine import fast_precision
 from stpn_tasks.results import Model, Results, Run, save_results
 from stpn_tasks.tables import environment
 
@@ -32,28 +30,12 @@ def workspaces(options: ComparisonOptions) -> tuple[Workspace, ...]:
     Raises:
         ValueError: if the folder holds a comparison of another size, precision or on other video.
     """
-    device = choose_device(options.device)
-    chosen = options.mixed_precision
-    precision = fast_precision(device) if chosen == "auto" else chosen
-    _claim(options, precision)
-    return tuple(
-        Workspace(
-            options.output / f"seed-{seed}", seed, options.scale, device, precision, options.cache
-        )
-        for seed in options.seeds
-    )
-
-
-def _claim(options: ComparisonOptions, precision: str) -> None:
-    """Write what is common to all that the folder will hold, unless something else is there."""
     sets = {"train": CLIPS, **TEST_SETS}
-    protocol = {
-        "scale": dataclasses.asdict(options.scale),
-        "mixed_precision": precision,
+    data = {
         "renderer": RENDERER_VERSION,
         "video": {name: dataclasses.asdict(clips) for name, clips in sets.items()},
     }
-    claim_comparison(options.output / "protocol.json", protocol)
+    return open_seeds(options, Workspace, options.scale, data)
 
 
 def compare(

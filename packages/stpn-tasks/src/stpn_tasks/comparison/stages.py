@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from accelerate import Accelerator
 
 from stpn_backbones import PromptedSwin
 from stpn_data.deteriorated import DeterioratedVideo, ObjectCrops, RenderOptions
@@ -25,6 +24,7 @@ from stpn_tasks.comparison.protocol import (
     Training,
     fine_tuning,
 )
+from stpn_tasks.comparison.seeds import Seed
 from stpn_tasks.comparison.workers import line
 from stpn_tasks.detection.build import build_detector
 from stpn_tasks.detection.checkpoint import initialise, load_detector, save_detector
@@ -34,7 +34,7 @@ from stpn_tasks.detection.detector import VideoDetector
 from stpn_tasks.detection.evaluation import evaluate_detector
 from stpn_tasks.detection.pretraining import CropClassifier, VariedCrops, collate_crops
 from stpn_tasks.detection.run import build_inference, centre_predictor
-from stpn_tasks.engine import make_accelerator, train
+from stpn_tasks.engine import train
 from stpn_tasks.recipes import DetectionRecipe, OptimRecipe, small_baseline
 from stpn_tasks.results import Run, run_from_json, run_json
 from stpn_tasks.tables import environment, read_json, write_json
@@ -45,29 +45,8 @@ TEST_BATCH = 16
 KEPT_SCORE = 0.05
 
 
-@dataclass(frozen=True)
-class Workspace:
-    """One seed's folder, data and hardware.
-
-    Attributes:
-        folder: of the seed.
-        seed: of video, weights and order.
-        scale: how much to render and train.
-        device: where the network runs.
-        mixed_precision: its arithmetic.
-        cache: folder for rendered video; the user's cache folder if not given.
-    """
-
-    folder: Path
-    seed: int
-    scale: Scale
-    device: str
-    mixed_precision: Literal["no", "bf16"]
-    cache: Path | None
-
-    def accelerator(self) -> Accelerator:
-        """Return accelerate's view of the device."""
-        return make_accelerator(self.device, self.mixed_precision)
+class Workspace(Seed[Scale]):
+    """One seed's folder, data and hardware."""
 
     def train_videos(self, clips: RenderOptions) -> DeterioratedVideo:
         """Render training clips, or open them."""
@@ -91,10 +70,6 @@ class Workspace:
             )
             for name, options in TEST_SETS.items()
         }
-
-    def weights(self, name: str) -> Path:
-        """Return where the weights of a training lie."""
-        return self.folder / name / "model.safetensors"
 
     def numbers(self, row: str) -> Path:
         """Return where the numbers of a row lie."""
@@ -259,8 +234,3 @@ def _test(space: Workspace, row: Row, weights: str, about: dict[str, Any]) -> Ru
 def _confident(found: Detections) -> Detections:
     kept = found.scores >= KEPT_SCORE
     return Detections(found.boxes_xyxy[kept], found.scores[kept], found.labels[kept])
-
-
-def choose_device(device: str | None) -> str:
-    """Return the device asked for, or the best there is."""
-    return device or ("cuda" if torch.cuda.is_available() else "cpu")

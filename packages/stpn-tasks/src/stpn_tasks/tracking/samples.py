@@ -150,21 +150,25 @@ class CropCutter:
     def cut(self, sample: TrackSample, random: Random) -> TrackCrops | None:
         """Cut and augment all crops; None if one of them shows nothing. Advances `random`.
 
+        Templates and search crop are the same whatever supports them.
+
         Raises:
             DataError: a frame cannot be read.
         """
         templates, search = (sample.template, sample.online_template), sample.search
-        number, indices = self._support_of(search, random)
+        of_support = Random(random.random())
+        number, indices = self._support_of(search, of_support)
         # A support frame that is taken twice is one crop, as in the tracker's memory.
         distinct = {index: self._support_frame(number, index) for index in indices}
         frames = [*templates, search, *distinct.values()]
         windows = [self._template_window(frame) for frame in templates]
         at_search = len(templates)
-        windows += [self._search_window(frame, random) for frame in frames[at_search:]]
+        windows.append(self._search_window(search, random))
+        windows += [self._search_window(frame, of_support) for frame in distinct.values()]
         pairs = list(zip(windows, frames, strict=True))
         if any(window.padding(frame.pixels.shape[:2]).all() for window, frame in pairs):
             return None
-        changes = _draw_changes(self.options, len(pairs), random)
+        changes = _draw_changes(self.options, at_search + 1, random, len(distinct), of_support)
         template, online, searched, *others = (
             change.apply(window.cut(frame.pixels))
             for change, (window, frame) in zip(changes, pairs, strict=True)
@@ -249,12 +253,14 @@ class _Change:
         return np.asarray(cv2.convertScaleAbs(crop, alpha=self.brightness), np.uint8)
 
 
-def _draw_changes(options: CropOptions, count: int, random: Random) -> list[_Change]:
-    """Draw what happens to each crop of a sample."""
+def _draw_changes(
+    options: CropOptions, count: int, random: Random, num_support: int, of_support: Random
+) -> list[_Change]:
+    """Draw what happens to each crop of a sample, those of support frames last."""
     grey, all_flipped = random.random() < options.grey, random.random() < options.joint_flip
     changes = []
-    for _ in range(count):
-        flipped = all_flipped != (random.random() < options.flip)
-        brightness = random.uniform(1 - options.brightness, 1 + options.brightness)
+    for source in [random] * count + [of_support] * num_support:
+        flipped = all_flipped != (source.random() < options.flip)
+        brightness = source.uniform(1 - options.brightness, 1 + options.brightness)
         changes.append(_Change(grey, flipped, brightness))
     return changes

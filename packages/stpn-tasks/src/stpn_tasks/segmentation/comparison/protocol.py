@@ -10,12 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from stpn_tasks.comparison.rows import BASELINE, EQUAL_COMPUTE, OTHER, STPN, ComparedRow
 from stpn_tasks.recipes import SupportOptions
 from stpn_tasks.segmentation.association import AssociationOptions
 from stpn_tasks.segmentation.recipes import SegmentationRecipe, small, small_baseline
 
 SEGMENTER = "segmenter"
-BASELINE, EQUAL_COMPUTE, STPN, OTHER = "baseline", "baseline_equal_compute", "stpn", "stpn_other"
 
 
 @dataclass(frozen=True)
@@ -56,21 +56,13 @@ ASSOCIATIONS = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the comparison: weights, and how they are tested.
+class Row(ComparedRow):
+    """One row of the comparison.
 
     Attributes:
-        name: short, for files.
-        label: for people.
-        about: one sentence: what it is.
-        training: whose weights.
         support: other support frames in testing than the recipe's.
     """
 
-    name: str
-    label: str
-    about: str
-    training: str
     support: SupportOptions = SupportOptions()
 
 

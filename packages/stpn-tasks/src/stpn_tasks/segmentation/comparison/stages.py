@@ -5,21 +5,21 @@ Each stage leaves its result in the seed's folder and is not repeated where that
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from accelerate import Accelerator
 
 from stpn_backbones import PromptedSwin
 from stpn_data.deteriorated import DeterioratedSegmentation, ObjectCrops
 from stpn_data.youtube_vis_json import to_youtube_vis
+from stpn_tasks.comparison.rows import cpu_seconds, train_once
+from stpn_tasks.comparison.seeds import Seed
 from stpn_tasks.comparison.stages import CROP_BATCH
 from stpn_tasks.comparison.workers import line
 from stpn_tasks.detection.pretraining import CropClassifier, VariedCrops, collate_crops
-from stpn_tasks.engine import make_accelerator, train
+from stpn_tasks.engine import train
 from stpn_tasks.recipes import OptimRecipe
 from stpn_tasks.segmentation.association import AssociationOptions
 from stpn_tasks.segmentation.build import build_segmenter
@@ -40,34 +40,13 @@ from stpn_tasks.segmentation.inference import build_inference
 from stpn_tasks.segmentation.recipes import SegmentationRecipe
 from stpn_tasks.segmentation.training import train_segmenter
 from stpn_tasks.segmentation.truth_file import parse_truth
-from stpn_tasks.tables import environment, read_json, write_json
+from stpn_tasks.tables import read_json, write_json
 
 TEST_BATCH = 15
 
 
-@dataclass(frozen=True)
-class SegmentationWorkspace:
-    """One seed's folder, data and hardware.
-
-    Attributes:
-        folder: of the seed.
-        seed: of video, weights and order.
-        scale: how much to render and train.
-        device: where the network runs.
-        mixed_precision: its arithmetic.
-        cache: folder for rendered video; the user's cache folder if not given.
-    """
-
-    folder: Path
-    seed: int
-    scale: SegmentationScale
-    device: str
-    mixed_precision: Literal["no", "bf16"]
-    cache: Path | None
-
-    def accelerator(self) -> Accelerator:
-        """Return accelerate's view of the device."""
-        return make_accelerator(self.device, self.mixed_precision)
+class SegmentationSeed(Seed[SegmentationScale]):
+    """One seed's folder, video and hardware."""
 
     def train_videos(self) -> DeterioratedSegmentation:
         """Render the clips to train on, or open them."""
@@ -80,16 +59,12 @@ class SegmentationWorkspace:
     def _videos(self, split: Literal["train", "test"], number: int) -> DeterioratedSegmentation:
         return DeterioratedSegmentation(self.cache, split=split, num_videos=number, seed=self.seed)
 
-    def weights(self, training: str) -> Path:
-        """Return where the weights of a training lie."""
-        return self.folder / training / "model.safetensors"
-
     def numbers(self, test: str) -> Path:
         """Return where the numbers of a test lie."""
         return self.folder / "tests" / f"{test}.json"
 
 
-def train_first(space: SegmentationWorkspace) -> None:
+def train_first(space: SegmentationSeed) -> None:
     """Pretrain a backbone on object crops, then train the first segmenter from it."""
     recipe = first_segmenter(space.scale, space.seed)
     start = space.folder / "backbone" / "model.safetensors"
@@ -124,35 +99,30 @@ def train_first(space: SegmentationWorkspace) -> None:
     train_one(space, SEGMENTER, replace(recipe, init=start))
 
 
-def train_one(space: SegmentationWorkspace, name: str, recipe: SegmentationRecipe) -> None:
+def train_one(space: SegmentationSeed, name: str, recipe: SegmentationRecipe) -> None:
     """Train by a recipe, unless that was done.
 
     Raises:
         ValueError: if weights of another recipe lie there; names the file.
     """
     path = space.weights(name)
-    if path.exists():
-        if load_segmenter(path).recipe != recipe:
-            raise ValueError(
-                f"{path} was trained by another recipe than this one: remove its folder, or "
-                "choose another output folder"
-            )
-        return
-    start = time.process_time()
-    train_segmenter(
+    train_once(
+        path,
         recipe,
-        space.train_videos(),
-        path.parent,
-        accelerator=space.accelerator(),
-        title=f"seed {space.seed}, {name}",
-        line=line(),
+        device=space.device,
+        read_recipe=lambda path: load_segmenter(path).recipe,
+        train=lambda: train_segmenter(
+            recipe,
+            space.train_videos(),
+            path.parent,
+            accelerator=space.accelerator(),
+            title=f"seed {space.seed}, {name}",
+            line=line(),
+        ),
     )
-    seconds = round(time.process_time() - start, 1)
-    about = {"cpu_seconds": seconds, "environment": environment(space.device)}
-    write_json(path.parent / "cost.json", about)
 
 
-def train_and_test(space: SegmentationWorkspace, training: str) -> dict[str, Any]:
+def train_and_test(space: SegmentationSeed, training: str) -> dict[str, Any]:
     """Train the first segmenter on, and test it in every way that rows of this training ask for.
 
     Returns:
@@ -161,7 +131,7 @@ def train_and_test(space: SegmentationWorkspace, training: str) -> dict[str, Any
     """
     recipe = training_recipe(training, space.scale, space.seed, space.weights(SEGMENTER))
     train_one(space, training, recipe)
-    seconds = read_json(space.folder / training / "cost.json")["cpu_seconds"]
+    seconds = cpu_seconds(space.weights(training))
     steps = (recipe.optim.epoch_size or 0) // recipe.optim.batch_size
     found: dict[str, Any] = {}
     for row in ROWS:
@@ -176,7 +146,7 @@ def train_and_test(space: SegmentationWorkspace, training: str) -> dict[str, Any
 
 
 def _test(
-    space: SegmentationWorkspace, row: Row, association: str, *, headroom: bool = False
+    space: SegmentationSeed, row: Row, association: str, *, headroom: bool = False
 ) -> dict[str, Any]:
     name = f"{row.name}-{association.replace(' ', '-')}"
     path = space.numbers(name)
@@ -189,7 +159,7 @@ def _test(
 
 
 def _evaluate(
-    space: SegmentationWorkspace,
+    space: SegmentationSeed,
     row: Row,
     association: AssociationOptions,
     name: str,

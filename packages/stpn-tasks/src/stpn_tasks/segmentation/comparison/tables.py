@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.table import Table
 
+from stpn_tasks.comparison.rows import mean_and_spread, row_table
 from stpn_tasks.segmentation.comparison.protocol import ASSOCIATED, ASSOCIATIONS
 
 Numbers = Mapping[str, Any]
@@ -29,7 +30,7 @@ def precision_rows(results: Numbers) -> Table:
         "no clean frame\nAP": lambda one: one.get("windows", {}).get("ap"),
         "no clean frame\nAP50": lambda one: one.get("windows", {}).get("ap50"),
     }
-    table = _table("YouTube-VIS AP of frames, videos and windows of four frames (percent)")
+    table = row_table("YouTube-VIS AP of frames, videos and windows of four frames (percent)")
     _fill(table, results, columns)
     return table
 
@@ -47,7 +48,7 @@ def headroom_rows(results: Numbers) -> Table:
         "deteriorated\nframes": lambda one: one["frames"]["deteriorated"]["ap"],
         "and no\nclasses": lambda one: one["headroom"]["deteriorated frames, no classes"]["ap"],
     }
-    table = _table("Headroom: what association and classes cost, AP (percent)")
+    table = row_table("Headroom: what association and classes cost, AP (percent)")
     _fill(table, results, columns)
     return table
 
@@ -58,7 +59,7 @@ def association_rows(results: Numbers) -> Table:
     Args:
         results: what ``compare_segmenters`` returns.
     """
-    table = _table("Association beyond MinVIS, AP of videos and of windows (percent)")
+    table = row_table("Association beyond MinVIS, AP of videos and of windows (percent)")
     for name in ASSOCIATIONS:
         table.add_column(f"{name}\nvideos", justify="right")
         table.add_column(f"{name}\nwindows", justify="right")
@@ -70,8 +71,8 @@ def association_rows(results: Numbers) -> Table:
                     one if name == "MinVIS" else one["associations"][name]
                     for one in row["seeds"].values()
                 ]
-                cells += [_mean([one["video"]["ap"] for one in seeds])]
-                cells += [_mean([one.get("windows", {}).get("ap") for one in seeds])]
+                cells += [mean_and_spread([one["video"]["ap"] for one in seeds])]
+                cells += [mean_and_spread([one.get("windows", {}).get("ap") for one in seeds])]
             table.add_row(row["label"], *cells)
     return table
 
@@ -84,20 +85,6 @@ def _fill(
     table.add_column("CPU s", justify="right")
     for row in results["rows"]:
         seeds = list(row["seeds"].values())
-        cells = [_mean([take(one) for one in seeds]) for take in columns.values()]
+        cells = [mean_and_spread([take(one) for one in seeds]) for take in columns.values()]
         seconds = statistics.fmean(one["cpu_seconds"] for one in seeds)
         table.add_row(row["label"], *cells, f"{seconds:.0f}")
-
-
-def _mean(values: list[float | None]) -> str:
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    mean = f"{statistics.fmean(known):.1f}"
-    return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean
-
-
-def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("", no_wrap=True)
-    return table

@@ -19,7 +19,7 @@ from stpn_tasks.comparison.run import say
 from stpn_tasks.tables import print_table
 from stpn_tasks.tracking.comparison.pictures import draw_trackers
 from stpn_tasks.tracking.comparison.protocol import SCALES
-from stpn_tasks.tracking.comparison.run import compare_trackers, workspaces
+from stpn_tasks.tracking.comparison.run import compare_trackers, open_tracking_seeds
 from stpn_tasks.tracking.comparison.tables import (
     difference_rows,
     gate_rows,
@@ -40,7 +40,7 @@ def run_tracking_demo(options: ComparisonOptions) -> Path:
     print_table(track_rows(results))
     print_table(difference_rows(results))
     path = options.output / "tracking-results.json"
-    pictures = draw_trackers(workspaces(options)[0], options.output)
+    pictures = draw_trackers(open_tracking_seeds(options)[0], options.output)
     shown = ", ".join(map(str, (path, *pictures)))
     say(f"{results['about']['minutes']} minutes", f"numbers and pictures: {shown}")
     return path

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from stpn_tasks.comparison.rows import BASELINE, STPN
 from stpn_tasks.draw import COLOURS, draw_boxes, enlarge
 from stpn_tasks.files import atomic_path
 from stpn_tasks.metrics.got10k import TrackTruth, got10k_success
 from stpn_tasks.tracking.build import build_tracker_options
 from stpn_tasks.tracking.checkpoint import load_tracker
-from stpn_tasks.tracking.comparison.protocol import BASELINE, STPN
-from stpn_tasks.tracking.comparison.stages import TrackingWorkspace
+from stpn_tasks.tracking.comparison.stages import TrackingSeed
 from stpn_tasks.tracking.comparison.testing import Follower
 from stpn_tasks.tracking.crops import Image
 from stpn_tasks.tracking.success_plot import write_success_plot
@@ -29,7 +29,7 @@ _INK = (40, 40, 40)
 Boxes = NDArray[np.float64]
 
 
-def draw_trackers(space: TrackingWorkspace, output: Path) -> tuple[Path, Path]:
+def draw_trackers(space: TrackingSeed, output: Path) -> tuple[Path, Path]:
     """Track a few test sequences with the baseline and with STPN, online templates in both.
 
     The first sequences are shown, whatever comes out: none is chosen.

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from stpn_tasks.comparison.rows import BASELINE, EQUAL_COMPUTE, OTHER, STPN, ComparedRow
 from stpn_tasks.tracking.recipes import (
     TrackingRecipe,
     TrackPromptRecipe,
@@ -19,7 +20,6 @@ from stpn_tasks.tracking.recipes import (
 )
 
 TRACKER = "tracker"
-BASELINE, EQUAL_COMPUTE, STPN, OTHER = "baseline", "baseline_equal_compute", "stpn", "stpn_other"
 
 Support = Literal["own", "other", "off"]
 Template = Literal["first", "recent"]
@@ -57,21 +57,13 @@ SCALES = {
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row of the comparison: weights, and how they are tested.
+class Row(ComparedRow):
+    """One row of the comparison.
 
     Attributes:
-        name: short, for files.
-        label: for people.
-        about: one sentence: what it is.
-        training: whose weights.
         support: whose crops support in testing.
     """
 
-    name: str
-    label: str
-    about: str
-    training: str
     support: Support = "own"
 
 

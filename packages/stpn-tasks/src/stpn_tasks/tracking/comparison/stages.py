@@ -5,22 +5,21 @@ Each stage leaves its result in the seed's folder and is not repeated where that
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 
 from stpn_data.deteriorated import DeterioratedTracking
+from stpn_tasks.comparison.rows import cpu_seconds, train_once
+from stpn_tasks.comparison.seeds import Seed
 from stpn_tasks.comparison.workers import line
-from stpn_tasks.engine import make_accelerator, train
+from stpn_tasks.engine import train
 from stpn_tasks.files import atomic_path
 from stpn_tasks.recipes import OptimRecipe
-from stpn_tasks.tables import environment, read_json, write_json
 from stpn_tasks.tracking.build import build_network
 from stpn_tasks.tracking.checkpoint import SavedTracker, load_tracker, save_tracker
 from stpn_tasks.tracking.comparison.protocol import (
@@ -40,29 +39,8 @@ from stpn_tasks.tracking.training import train_tracker
 PAIR_SEQUENCES = 12  # of a step: about 60 objects
 
 
-@dataclass(frozen=True)
-class TrackingWorkspace:
-    """One seed's folder, data and hardware.
-
-    Attributes:
-        folder: of the seed.
-        seed: of sequences, weights and order.
-        scale: how much to render and train.
-        device: where the network runs.
-        mixed_precision: its arithmetic.
-        cache: folder for rendered sequences; the user's cache folder if not given.
-    """
-
-    folder: Path
-    seed: int
-    scale: TrackingScale
-    device: str
-    mixed_precision: Literal["no", "bf16"]
-    cache: Path | None
-
-    def accelerator(self) -> Accelerator:
-        """Return accelerate's view of the device."""
-        return make_accelerator(self.device, self.mixed_precision)
+class TrackingSeed(Seed[TrackingScale]):
+    """One seed's folder, sequences and hardware."""
 
     def train_sequences(self) -> DeterioratedTracking:
         """Render the sequences to train on, or open them."""
@@ -75,17 +53,13 @@ class TrackingWorkspace:
     def _sequences(self, split: Literal["train", "test"], number: int) -> DeterioratedTracking:
         return DeterioratedTracking(self.cache, split=split, num_sequences=number, seed=self.seed)
 
-    def weights(self, training: str) -> Path:
-        """Return where the weights of a training lie."""
-        return self.folder / training / "model.safetensors"
-
     def found(self, name: str) -> Path:
         """Return where the overlaps of a test lie."""
         return self.folder / "tests" / f"{name}.npz"
 
 
-def train_first(space: TrackingWorkspace) -> None:
-    """Teach a backbone on crops, train the first tracker from it, and test the gates on it."""
+def train_first(space: TrackingSeed) -> None:
+    """Teach a backbone on crops, then train the first tracker from it."""
     recipe = first_tracker(space.scale, space.seed)
     start = space.folder / "backbone" / "model.safetensors"
     if not start.exists():
@@ -123,35 +97,30 @@ def train_first(space: TrackingWorkspace) -> None:
     train_one(space, TRACKER, replace(recipe, network=replace(recipe.network, mixformer=start)))
 
 
-def train_one(space: TrackingWorkspace, name: str, recipe: TrackingRecipe) -> None:
+def train_one(space: TrackingSeed, name: str, recipe: TrackingRecipe) -> None:
     """Train by a recipe, unless that was done.
 
     Raises:
         ValueError: if weights of another recipe lie there; names the file.
     """
     path = space.weights(name)
-    if path.exists():
-        if load_tracker(path).recipe != recipe:
-            raise ValueError(
-                f"{path} was trained by another recipe than this one: remove its folder, or "
-                "choose another output folder"
-            )
-        return
-    start = time.process_time()
-    train_tracker(
+    train_once(
+        path,
         recipe,
-        space.train_sequences(),
-        path.parent,
-        accelerator=space.accelerator(),
-        title=f"seed {space.seed}, {name}",
-        line=line(),
+        device=space.device,
+        read_recipe=lambda path: load_tracker(path).recipe,
+        train=lambda: train_tracker(
+            recipe,
+            space.train_sequences(),
+            path.parent,
+            accelerator=space.accelerator(),
+            title=f"seed {space.seed}, {name}",
+            line=line(),
+        ),
     )
-    seconds = round(time.process_time() - start, 1)
-    about = {"cpu_seconds": seconds, "environment": environment(space.device)}
-    write_json(path.parent / "cost.json", about)
 
 
-def train_and_test(space: TrackingWorkspace, training: str) -> dict[str, Any]:
+def train_and_test(space: TrackingSeed, training: str) -> dict[str, Any]:
     """Train the first tracker on, and test it in every way that rows of this training ask for.
 
     Returns:
@@ -161,20 +130,20 @@ def train_and_test(space: TrackingWorkspace, training: str) -> dict[str, Any]:
     recipe = training_recipe(training, space.scale, space.seed, space.weights(TRACKER))
     train_one(space, training, recipe)
     saved = load_tracker(space.weights(training))
-    seconds = read_json(space.folder / training / "cost.json")["cpu_seconds"]
+    seconds = cpu_seconds(space.weights(training))
     about = {"steps": (recipe.box.epoch_size or 0) // recipe.box.batch_size, "cpu_seconds": seconds}
     rows = [row for row in ROWS if row.training == training]
     return {row.name: {**about, **_test(space, saved, row)} for row in rows}
 
 
-def gate(space: TrackingWorkspace) -> Mapping[str, Any]:
-    """Test how much the sequences need identity, on the baseline: templates of other sequences."""
+def gate(space: TrackingSeed) -> Mapping[str, Any]:
+    """Return what the baseline finds in single steps with the template of another sequence."""
     saved = load_tracker(space.weights("baseline"))
     other = _once(space, "gate-other_template", lambda bar: _other_template(space, saved, bar))
     return summary(other)
 
 
-def _other_template(space: TrackingWorkspace, saved: SavedTracker, bar: Bar) -> FrameOverlaps:
+def _other_template(space: TrackingSeed, saved: SavedTracker, bar: Bar) -> FrameOverlaps:
     return single_steps(
         saved,
         space.test_sequences(),
@@ -187,7 +156,7 @@ def _other_template(space: TrackingWorkspace, saved: SavedTracker, bar: Bar) -> 
     )
 
 
-def _test(space: TrackingWorkspace, saved: SavedTracker, row: Row) -> dict[str, Any]:
+def _test(space: TrackingSeed, saved: SavedTracker, row: Row) -> dict[str, Any]:
     dataset = space.test_sequences()
     accelerator = space.accelerator()
     found: dict[str, Any] = {}
@@ -222,9 +191,7 @@ def _test(space: TrackingWorkspace, saved: SavedTracker, row: Row) -> dict[str, 
     return found
 
 
-def _once(
-    space: TrackingWorkspace, name: str, test: Callable[[Bar], FrameOverlaps]
-) -> FrameOverlaps:
+def _once(space: TrackingSeed, name: str, test: Callable[[Bar], FrameOverlaps]) -> FrameOverlaps:
     """Test, or read what the test gave before."""
     path = space.found(name)
     if not path.exists():

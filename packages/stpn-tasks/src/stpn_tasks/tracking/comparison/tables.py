@@ -8,6 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
+from stpn_tasks.comparison.rows import mean_and_spread, row_table
+
 _TEMPLATES = {"first": "first template alone", "recent": "with a recent one"}
 
 
@@ -17,7 +19,7 @@ def gate_rows(results: Mapping[str, Any]) -> Table:
     Args:
         results: what ``compare_trackers`` returns.
     """
-    table = _table("How much identity counts: one step of the baseline, SR0.5 (percent)")
+    table = row_table("How much identity counts: one step of the baseline, SR0.5 (percent)")
     for name in ("all", "deteriorated", "new look"):
         table.add_column(name, justify="right")
     baseline = results["rows"][0]["seeds"]
@@ -39,7 +41,7 @@ def step_rows(results: Mapping[str, Any], template: str) -> Table:
         results: what ``compare_trackers`` returns.
         template: "first" or "recent".
     """
-    table = _table(f"One step from the true place, {_TEMPLATES[template]} (percent)")
+    table = row_table(f"One step from the true place, {_TEMPLATES[template]} (percent)")
     columns = [(name, metric) for name in ("all", "deteriorated", "clean") for metric in METRICS]
     for name, metric in columns:
         table.add_column(f"{name}\n{'IoU' if metric == 'ao' else METRICS[metric]}", justify="right")
@@ -61,7 +63,7 @@ def track_rows(results: Mapping[str, Any]) -> Table:
     Args:
         results: what ``compare_trackers`` returns.
     """
-    table = _table("Online tracking by GOT-10k's protocol (percent)")
+    table = row_table("Online tracking by GOT-10k's protocol (percent)")
     tests = {"track_first": "first template", "track_recent": "online template"}
     columns = [(test, metric) for test in tests for metric in ("ao", "sr50", "sr75")]
     for test, metric in columns:
@@ -80,7 +82,7 @@ def track_rows(results: Mapping[str, Any]) -> Table:
 
 def difference_rows(results: Mapping[str, Any]) -> Table:
     """Return the differences that matter, each with its 95 % interval over sequences."""
-    table = _table("Differences in overlap, points, with 95 % intervals over sequences")
+    table = row_table("Differences in overlap, points, with 95 % intervals over sequences")
     labels = {row["name"]: row["label"] for row in results["rows"]}
     tests = dict.fromkeys(one["test"] for one in results["differences"])
     for test in tests:
@@ -108,15 +110,4 @@ def _interval(
 
 
 def _over_seeds(seeds: Mapping[str, Mapping[str, Any]], condition: str, metric: str) -> str:
-    values = [one[condition][metric] for one in seeds.values()]
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    mean = f"{statistics.fmean(known):.1f}"
-    return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean
-
-
-def _table(title: str) -> Table:
-    table = Table(title=title, title_justify="left")
-    table.add_column("", no_wrap=True)
-    return table
+    return mean_and_spread([one[condition][metric] for one in seeds.values()])

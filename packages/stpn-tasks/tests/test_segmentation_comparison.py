@@ -1,0 +1,67 @@
+"""The comparison of segmenters: it runs whole, goes on where it stopped, and says what differs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from stpn_tasks.cli import main
+from stpn_tasks.segmentation.comparison.protocol import ASSOCIATED, ASSOCIATIONS, ROWS, SCALES
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """A whole comparison at the size of a smoke test; its folder and cache."""
+    root = tmp_path_factory.mktemp("segmentation-comparison")
+    run(root)
+    return root
+
+
+def run(root, *options):
+    main(
+        [
+            *("demo", "segmentation", "--smoke", "--output", str(root / "out")),
+            *("--cache", str(root / "cache"), "--workers", "1", "--device", "cpu"),
+            *(options or ("--mixed-precision", "no")),
+        ]
+    )
+
+
+def read(root):
+    return json.loads((root / "out" / "segmentation-results.json").read_text())
+
+
+def test_every_row_has_numbers_of_every_test(ran):
+    rows = {row["name"]: row["seeds"]["0"] for row in read(ran)["rows"]}
+    assert list(rows) == [row.name for row in ROWS]
+    for name, numbers in rows.items():
+        assert {"all", "deteriorated", "clean"} <= numbers["frames"].keys()
+        assert numbers["num_windows"] > 0
+        for one in (numbers["video"], numbers["windows"], numbers["headroom"]["oracle"]):
+            assert 0 <= one["ap"] <= 100
+        beyond = [other for other in ASSOCIATIONS if other != "MinVIS"]
+        assert list(numbers.get("associations", [])) == (beyond if name in ASSOCIATED else [])
+
+
+def test_steps_and_cost_are_told(ran):
+    rows = {row["name"]: row["seeds"]["0"] for row in read(ran)["rows"]}
+    smoke = SCALES["smoke"]
+    assert rows["stpn"]["steps"] == rows["baseline"]["steps"] == smoke.finetune_steps
+    longer = round(smoke.finetune_steps * smoke.equal_compute)
+    assert rows["baseline_equal_compute"]["steps"] == longer > smoke.finetune_steps
+    assert all(row["cpu_seconds"] > 0 for row in rows.values())
+
+
+def test_another_run_makes_nothing_again_and_gives_the_same_numbers(ran):
+    before = read(ran)
+    weights = ran / "out" / "segmentation-seed-0" / "stpn" / "model.safetensors"
+    made = weights.stat().st_mtime_ns
+    run(ran)
+    assert weights.stat().st_mtime_ns == made
+    assert read(ran)["rows"] == before["rows"]
+
+
+def test_a_folder_of_another_comparison_is_refused(ran):
+    with pytest.raises(SystemExit):
+        run(ran, "--mixed-precision", "bf16")
