@@ -7,7 +7,7 @@ from stpn_data.sampling import CausalSampler, WindowSampler
 from stpn_tasks.analysis import speed
 from stpn_tasks.analysis.cost import measure_cost
 from stpn_tasks.analysis.speed import SpeedOptions, measure_speed, speed_json, speed_table
-from stpn_tasks.analysis.steady import SteadyStream, TimedDetector
+from stpn_tasks.analysis.steady import SteadyStream, TimedDetector, TimedSegmenter
 from stpn_tasks.detection.policies import policy_cost
 from stpn_tasks.recipes import SelsaRecipe
 from stpn_tasks.tables import write_json
@@ -55,7 +55,7 @@ def test_a_steady_stream_pays_what_the_policy_costs(tiny, detector, sampler, len
     recipe = replace(make_recipe(tiny, detector), selsa=SelsaRecipe(num_heads=2))
     if detector == "faster-rcnn":
         recipe = replace(recipe, selsa=SelsaRecipe())
-    timed = TimedDetector.build(recipe, 2, (30, 48), torch.device("cpu"))
+    timed = TimedDetector(recipe, 2, (30, 48), torch.device("cpu"))
     assert timed.frame.shape == (1, 3, 32, 48)
     stream = SteadyStream(timed, sampler, length)
     images = count(timed.detector.encoder.backbone)
@@ -69,14 +69,35 @@ def test_a_steady_stream_pays_what_the_policy_costs(tiny, detector, sampler, len
         assert list(state.waiting) == waits
 
 
+@pytest.mark.parametrize(
+    ("sampler", "length"), [(WindowSampler(2, 3), 1), (CausalSampler(2, 4), 4)]
+)
+@torch.no_grad()
+def test_a_segmenter_is_timed_as_a_detector_is(tiny_segmentation, sampler, length):
+    recipe = tiny_segmentation.recipe()
+    found = {one.name: one for one in measure_speed(recipe, OPTIONS, progress=False)}
+    assert found.keys() >= {"baseline", "steady", "first", "uniform", "window"}
+    assert found["first"].seconds > found["steady"].seconds
+    timed = TimedSegmenter(recipe, 2, (30, 48), torch.device("cpu"))
+    stream = SteadyStream(timed, sampler, length)
+    images, pushed = count(timed.encoder.backbone), []
+    push = timed.associator.push
+    timed.associator.push = lambda embeddings: pushed.append(push(embeddings))
+    stream.advance()
+    assert sum(images) == length + sum(sampler.embeds(t) for t in range(length))
+    assert len(pushed) == length
+    with pytest.raises(ValueError, match="a recipe with prompts is needed"):
+        measure_speed(tiny_segmentation.recipe("none"), OPTIONS)
+
+
 @torch.no_grad()
 def test_the_first_frame_waits_for_all_support_frames_the_steady_one_for_none(tiny):
-    timed = TimedDetector.build(tiny.recipe(), 2, (30, 48), torch.device("cpu"))
+    timed = TimedDetector(tiny.recipe(), 2, (30, 48), torch.device("cpu"))
     images = count(timed.detector.encoder.backbone)
-    timed.detect_first(5)
+    timed.run_first(5)
     assert sum(images) == 6
     images.clear()
-    timed.detect()
+    timed.run()
     assert sum(images) == 1
 
 

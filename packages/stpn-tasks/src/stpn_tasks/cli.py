@@ -10,12 +10,17 @@ from tyro.extras import SubcommandApp
 
 from stpn_tasks.commands.analyze import cam, tsne
 from stpn_tasks.commands.bench import bench_detection
+from stpn_tasks.commands.bench_segmentation import bench_segmentation
 from stpn_tasks.commands.comparison import demo, report, sweep
 from stpn_tasks.commands.data import check_data, convert_data
 from stpn_tasks.commands.detection import eval_detection, predict_detection, train_detection_app
 from stpn_tasks.commands.export import export_tracking
 from stpn_tasks.commands.recipes import info, recipes
-from stpn_tasks.commands.segmentation import eval_segmentation, train_segmentation_app
+from stpn_tasks.commands.segmentation import (
+    eval_segmentation,
+    predict_segmentation,
+    train_segmentation_app,
+)
 from stpn_tasks.commands.tracking import eval_tracking, predict_tracking, train_tracking_app
 from stpn_tasks.commands.weights import convert_weights_app
 from stpn_tasks.termination import EXIT_CODE, Terminated
@@ -34,6 +39,7 @@ def _app() -> SubcommandApp:
     eval_app.command(name="segmentation")(eval_segmentation)
     eval_app.command(name="tracking")(eval_tracking)
     predict_app.command(name="detection")(predict_detection)
+    predict_app.command(name="segmentation")(predict_segmentation)
     predict_app.command(name="tracking")(predict_tracking)
     analyze_app = SubcommandApp()
     analyze_app.command(cam)
@@ -45,6 +51,7 @@ def _app() -> SubcommandApp:
     export_app.command(name="tracking")(export_tracking)
     bench_app = SubcommandApp()
     bench_app.command(name="detection")(bench_detection)
+    bench_app.command(name="segmentation")(bench_segmentation)
     app = SubcommandApp()
     app.command(demo)
     app.command(sweep)

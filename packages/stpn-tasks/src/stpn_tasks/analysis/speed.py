@@ -1,4 +1,4 @@
-"""Frames per second of a detector under every inference policy, beside its own baseline."""
+"""Frames per second of a network under every inference policy, beside its own baseline."""
 
 from __future__ import annotations
 
@@ -14,10 +14,18 @@ from rich.table import Table
 from tqdm import tqdm
 
 from stpn_data.sampling import VideoUniformSampler
-from stpn_tasks.analysis.steady import SteadyStream, TimedDetector
-from stpn_tasks.detection.build import build_test_sampler
+from stpn_tasks.analysis.steady import (
+    SteadyStream,
+    TimedDetector,
+    TimedNetwork,
+    TimedSegmenter,
+)
 from stpn_tasks.detection.policies import PolicyCost, policy_cost
+from stpn_tasks.encoder_build import inference_sampler
 from stpn_tasks.recipes import DetectionRecipe, PromptRecipe
+from stpn_tasks.segmentation.recipes import SegmentationRecipe
+
+TimedRecipe = DetectionRecipe | SegmentationRecipe
 
 # Frames of a validation video of ImageNet VID, on average.
 VIDEO_FRAMES = 317
@@ -29,7 +37,7 @@ class SpeedOptions:
 
     Attributes:
         size: (height, width) of a frame as the network takes it, before padding, pixels.
-        num_classes: of the detector.
+        num_classes: of the network.
         device: where to run.
         rounds: in each the baseline and every policy take their turn; medians over rounds count.
         video_frames: T of the video over which its first frame is amortised.
@@ -44,7 +52,7 @@ class SpeedOptions:
 
 @dataclass(frozen=True)
 class Speed:
-    """Time of a frame in one way of running a detector.
+    """Time of a frame in one way of running a network.
 
     Attributes:
         name: of the way.
@@ -65,12 +73,12 @@ class Speed:
 
 @torch.no_grad()
 def measure_speed(
-    recipe: DetectionRecipe, options: SpeedOptions, *, progress: bool = True
+    recipe: TimedRecipe, options: SpeedOptions, *, progress: bool = True
 ) -> list[Speed]:
-    """Time a recipe's detector with random weights, and the same without prompts, in turns.
+    """Time a recipe's network with random weights, and the same without prompts, in turns.
 
-    All from a normalised frame on the device to boxes on it is timed; decoding, resizing and
-    copying are not.
+    All from a normalised frame on the device to boxes on it is timed, or, of a segmenter, to masks
+    on the network's grid in the order of the tracks; decoding, resizing and copying are not.
 
     Raises:
         ValueError: if the recipe has no prompts of support frames, there is no round, or the
@@ -84,19 +92,16 @@ def measure_speed(
     if min(options.size) < 1:
         raise ValueError(f"size must be (height, width) of at least 1, got {options.size}")
     timed = _build(recipe, options)
-    plain: dict[str, Any] = {"predictor": "none", "ffn_dim": None, "deep": False}
-    selsa = replace(recipe.selsa, references="plain")
-    baseline = replace(recipe, prompts=replace(prompts, **plain, centre_clips=0), selsa=selsa)
-    without = _build(baseline, options)
+    without = _build(_without_prompts(recipe), options)
     released = VideoUniformSampler(PromptRecipe().test_support)
     streams = {
-        name: SteadyStream(timed, _sampler(recipe, name), length)
+        name: SteadyStream(timed, _sampler(prompts, name), length)
         for name, length in (("window", 1), ("grid", prompts.stride), ("causal", prompts.stride))
     }
     work: dict[str, Callable[[], None]] = {
-        "baseline": without.detect,
-        "steady": timed.detect,
-        "first": lambda: timed.detect_first(released.num_frames),
+        "baseline": without.run,
+        "steady": timed.run,
+        "first": lambda: timed.run_first(released.num_frames),
         **{name: stream.advance for name, stream in streams.items()},
     }
     seconds = _in_turns(work, options, progress)
@@ -109,13 +114,24 @@ def measure_speed(
     return _summary(seconds, costs, prompts, options.video_frames)
 
 
-def _build(recipe: DetectionRecipe, options: SpeedOptions) -> TimedDetector:
-    return TimedDetector.build(recipe, options.num_classes, options.size, options.device)
+def _build(recipe: TimedRecipe, options: SpeedOptions) -> TimedNetwork:
+    arguments = (options.num_classes, options.size, options.device)
+    if isinstance(recipe, SegmentationRecipe):
+        return TimedSegmenter(recipe, *arguments)
+    return TimedDetector(recipe, *arguments)
 
 
-def _sampler(recipe: DetectionRecipe, name: str) -> Any:
+def _without_prompts(recipe: TimedRecipe) -> TimedRecipe:
+    plain: dict[str, Any] = {"predictor": "none", "ffn_dim": None, "deep": False}
+    prompts = replace(recipe.prompts, **plain, centre_clips=0)
+    if isinstance(recipe, SegmentationRecipe):
+        return replace(recipe, prompts=prompts)
+    return replace(recipe, prompts=prompts, selsa=replace(recipe.selsa, references="plain"))
+
+
+def _sampler(prompts: PromptRecipe, name: str) -> Any:
     chosen: dict[str, Any] = {"test_sampler": name}
-    return build_test_sampler(replace(recipe, prompts=replace(recipe.prompts, **chosen)))
+    return inference_sampler(replace(prompts, **chosen))
 
 
 def _in_turns(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
+from tyro.conf import Positional
 from tyro.extras import SubcommandApp
 
 from stpn_tasks.commands.choices import Precision, Split
@@ -94,6 +95,52 @@ def eval_segmentation(
         print_table(evaluation_table(evaluation))
         if output is not None:
             print(f"predictions: {output / 'results.json'}  numbers: {output / 'evaluation.json'}")
+
+
+def predict_segmentation(
+    video: Positional[Path],
+    weights: Path,
+    output: Path = Path("predictions"),
+    threshold: float = 0.3,
+    fps: float = 25.0,
+    frames_per_pass: int = 1,
+    device: str | None = None,
+    support: SupportOptions = SupportOptions(),  # noqa: B008
+) -> None:
+    """Segment objects in a video and write it with their masks, and a json of all tracks.
+
+    The video is streamed: only the frames that wait for their support frames are in memory. With
+    support frames of the whole video ("uniform") it is read three times. An object keeps its
+    colour and its number. The json has a run-length encoded mask per track and frame.
+
+    Args:
+        video: a video file, or a folder of frames.
+        weights: a model.safetensors that ``stpn train segmentation`` wrote.
+        output: folder for NAME.mp4 and NAME.json.
+        threshold: tracks with a lower score are not drawn, nor written.
+        fps: frames per second, where the video does not say.
+        frames_per_pass: frames that pass the network together.
+        device: "cpu" or "cuda"; chosen if not given.
+        support: other support frames than the recipe's, or none.
+    """
+    from stpn_data.video import VideoReader
+    from stpn_tasks.engine import make_accelerator
+    from stpn_tasks.segmentation.checkpoint import load_segmenter
+    from stpn_tasks.segmentation.inference import build_inference
+    from stpn_tasks.segmentation.predict import predict_video
+
+    saved = load_segmenter(weights)
+    prediction = predict_video(
+        build_inference(saved, make_accelerator(device).device, support, frames_per_pass),
+        VideoReader(video),
+        saved.classes,
+        output,
+        threshold=threshold,
+        fps=fps,
+    )
+    print(f"{prediction.num_frames} frames: {prediction.video} {prediction.tracks}")
+    if prediction.failure is not None:
+        raise prediction.failure
 
 
 def train_segmentation_app() -> SubcommandApp:

@@ -51,7 +51,7 @@ class VideoInference:
 
     def __post_init__(self) -> None:
         """Check the count."""
-        self._encoding()
+        _ = self.encoding
 
     def stream(self, frames: Iterable[Sequence[Frame]]) -> Iterator[list[Detections]]:
         """Yield the detections of each frame, in order, as soon as they are known.
@@ -67,8 +67,8 @@ class VideoInference:
                 another video's, which a stream does not have; or a frame differs in size from
                 those before.
         """
-        for group in self._encoding().stream(frames):
-            yield from self._detect(group)
+        for group in self.encoding.stream(frames):
+            yield from self.detect(group)
 
     def whole(
         self,
@@ -88,8 +88,8 @@ class VideoInference:
         Raises:
             ValueError: if a frame differs in size from the first one, or there are fewer than T.
         """
-        for group in self._encoding().whole(frames, num_frames, read_support):
-            yield from self._detect(group)
+        for group in self.encoding.whole(frames, num_frames, read_support):
+            yield from self.detect(group)
 
     def videos(self, dataset: VideoDataset, numbers: Sequence[int]) -> list[list[Detections]]:
         """Return the detections of all frames of some videos of one size and length.
@@ -98,11 +98,13 @@ class VideoInference:
             ValueError: if the support frames shall be another video's and there is none, or a
                 frame has not the size of its video; names the video.
         """
-        groups = self._encoding().videos(dataset, numbers)
-        by_time = [found for group in groups for found in self._detect(group)]
+        groups = self.encoding.videos(dataset, numbers)
+        by_time = [found for group in groups for found in self.detect(group)]
         return [list(video) for video in zip(*by_time, strict=True)]
 
-    def _encoding(self) -> VideoEncoding:
+    @property
+    def encoding(self) -> VideoEncoding:
+        """What encodes the frames."""
         return VideoEncoding(
             self.detector.encoder,
             self.sampler,
@@ -117,7 +119,7 @@ class VideoInference:
         return self.detector.describe(images, [size] * len(images))
 
     @torch.no_grad()
-    def _detect(self, group: EncodedGroup) -> Iterator[list[Detections]]:
+    def detect(self, group: EncodedGroup) -> Iterator[list[Detections]]:
         """Detect in F frames of B videos together; yield B detections for each of the F."""
         if not group.frames:
             return

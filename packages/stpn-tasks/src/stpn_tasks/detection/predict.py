@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from stpn_data.sampling import VideoUniformSampler
 from stpn_data.video import VideoReader, VideoWriter
 from stpn_data.videos import DataError
 from stpn_tasks.detection.detections import Detections
 from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.draw import draw_boxes
 from stpn_tasks.tables import write_json
-from stpn_tasks.video_encoding import Frame
+from stpn_tasks.video_source import VideoSource, output_files
 
 
 @dataclass(frozen=True)
@@ -69,18 +66,14 @@ def predict_video(
         ValueError: if the support frames shall be another video's, or the output would take the
             place of the input.
     """
-    source = _Source(reader)
-    path = reader.path.resolve()
-    name = path.name if path.is_dir() else path.stem
-    video_path, boxes_path = output / f"{name}.mp4", output / f"{name}.json"
-    if video_path.resolve() == path:
-        raise ValueError(f"{video_path} is the video itself: choose another output folder")
-    output.mkdir(parents=True, exist_ok=True)
+    source = VideoSource(reader)
+    video_path, boxes_path = output_files(reader, output)
     rows: list[dict[str, Any]] = []
     rate = reader.fps or fps
-    bar = tqdm(total=reader.num_frames, desc=name, unit="frame", disable=not progress)
+    bar = tqdm(total=reader.num_frames, desc=video_path.stem, unit="frame", disable=not progress)
     with bar, VideoWriter(video_path, rate, reader.size) as writer:
-        for found, *_ in _detections(inference, source):
+        groups = source.encoded(inference.encoding)
+        for found, *_ in (each for group in groups for each in inference.detect(group)):
             frame = source.waiting.popleft()
             rows.append(_row(len(rows), found, classes))
             kept = found.scores >= threshold
@@ -99,7 +92,7 @@ def predict_video(
     write_json(
         boxes_path,
         {
-            "video": path.name,
+            "video": reader.path.resolve().name,
             "height": reader.size[0],
             "width": reader.size[1],
             "fps": rate,
@@ -108,40 +101,6 @@ def predict_video(
         },
     )
     return Prediction(video_path, boxes_path, len(rows), source.failure)
-
-
-class _Source:
-    """The frames of a reader, up to its failure, and those whose detections are to come."""
-
-    def __init__(self, reader: VideoReader) -> None:
-        self.reader = reader
-        self.waiting: deque[Frame] = deque()
-        self.failure: DataError | None = None
-
-    def __iter__(self) -> Iterator[Frame]:
-        try:
-            for frame in self.reader:
-                self.waiting.append(frame)
-                yield frame
-        except DataError as error:
-            self.failure = error
-
-
-def _detections(inference: VideoInference, source: _Source) -> Iterator[list[Detections]]:
-    frames = ([frame] for frame in source)
-    sampler = inference.sampler
-    if not isinstance(sampler, VideoUniformSampler) or inference.support_video == "other":
-        return inference.stream(frames)
-    num_frames = sum(1 for _ in _readable(source.reader))
-    times = set(sampler(0, num_frames))
-    support = {t: frame for t, frame in enumerate(_readable(source.reader)) if t in times}
-    return inference.whole(frames, num_frames, lambda t: [support[t]])
-
-
-def _readable(reader: VideoReader) -> Iterator[Frame]:
-    """Yield the frames before the first that cannot be read."""
-    with suppress(DataError):
-        yield from reader
 
 
 def _row(index: int, found: Detections, classes: Sequence[str]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class VideoSegmentation:
     def stream(self, frames: Iterable[Sequence[Frame]]) -> Iterator[QueriesOfFrame]:
         """Yield the queries of each frame, in order; see `VideoEncoding.stream`."""
         for group in self.encoding.stream(frames):
-            yield from self._segment(group)
+            yield from self.segment(group)
 
     def whole(
         self,
@@ -65,15 +65,15 @@ class VideoSegmentation:
     ) -> Iterator[QueriesOfFrame]:
         """Yield the queries of each frame, in order; see `VideoEncoding.whole`."""
         for group in self.encoding.whole(frames, num_frames, read_support):
-            yield from self._segment(group)
+            yield from self.segment(group)
 
     def videos(self, dataset: VideoDataset, numbers: Sequence[int]) -> Iterator[QueriesOfFrame]:
         """Yield the queries of each frame of some videos; see `VideoEncoding.videos`."""
         for group in self.encoding.videos(dataset, numbers):
-            yield from self._segment(group)
+            yield from self.segment(group)
 
     @torch.no_grad()
-    def _segment(self, group: EncodedGroup) -> Iterator[QueriesOfFrame]:
+    def segment(self, group: EncodedGroup) -> Iterator[QueriesOfFrame]:
         """Segment F frames of B videos together; yield the queries of each of the F."""
         if not group.frames:
             return
