@@ -9,7 +9,7 @@ from tyro.conf import AvoidSubcommands
 from tyro.extras import SubcommandApp
 
 from stpn_tasks.commands.analyze import cam, tsne
-from stpn_tasks.commands.bench import bench_detection
+from stpn_tasks.commands.bench import bench_detection, bench_tracking
 from stpn_tasks.commands.bench_segmentation import bench_segmentation
 from stpn_tasks.commands.comparison import demo, report, sweep
 from stpn_tasks.commands.data import check_data, convert_data
@@ -52,6 +52,7 @@ def _app() -> SubcommandApp:
     bench_app = SubcommandApp()
     bench_app.command(name="detection")(bench_detection)
     bench_app.command(name="segmentation")(bench_segmentation)
+    bench_app.command(name="tracking")(bench_tracking)
     app = SubcommandApp()
     app.command(demo)
     app.command(sweep)
