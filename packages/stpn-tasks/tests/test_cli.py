@@ -105,6 +105,7 @@ COMMANDS = [
     ("bench",),
     ("bench", "detection"),
     ("bench", "segmentation"),
+    ("bench", "tracking"),
     ("recipes",),
     ("info",),
     ("sweep",),
