@@ -83,7 +83,7 @@ class TrackingOptions:
     contrast: float = 60.0
     tint: float = 0.6
     periods: tuple[float, float] = (4.0, 14.0)
-    change_start: tuple[float, float] = (0.55, 0.75)
+    change_start: tuple[float, float] = (0.35, 0.55)
     change_frames: tuple[int, int] = (3, 8)
     jumps: float = 0.7
     swaps: float = 0.6

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from stpn_data.deteriorated.tracking_options import TrackingOptions
 from stpn_tasks.comparison.rows import BASELINE, EQUAL_COMPUTE, OTHER, STPN, ComparedRow
 from stpn_tasks.tracking.recipes import (
     TrackingRecipe,
@@ -20,6 +21,12 @@ from stpn_tasks.tracking.recipes import (
 )
 
 TRACKER = "tracker"
+
+# What is trained on from the first tracker, and tested.
+SEQUENCES = TrackingOptions()
+# What the first tracker learns on: the target keeps its look for longer, so that fewer samples ask
+# for a look that no template shows.
+FIRST_SEQUENCES = replace(SEQUENCES, change_start=(0.55, 0.75))
 
 Support = Literal["own", "other", "off"]
 Template = Literal["first", "recent"]

@@ -8,13 +8,19 @@ from typing import Any
 
 import numpy as np
 
-from stpn_data.deteriorated.tracking_options import TRACKING_VERSION, TrackingOptions
+from stpn_data.deteriorated.tracking_options import TRACKING_VERSION
 from stpn_tasks.comparison.options import ComparisonOptions
 from stpn_tasks.comparison.rows import by_seed, run_rows
 from stpn_tasks.comparison.seeds import open_seeds
 from stpn_tasks.metrics.bootstrap import paired_difference
 from stpn_tasks.tables import write_json
-from stpn_tasks.tracking.comparison.protocol import DIFFERENCES, ROWS, SCALES
+from stpn_tasks.tracking.comparison.protocol import (
+    DIFFERENCES,
+    FIRST_SEQUENCES,
+    ROWS,
+    SCALES,
+    SEQUENCES,
+)
 from stpn_tasks.tracking.comparison.stages import (
     TrackingSeed,
     gate,
@@ -33,7 +39,11 @@ def open_tracking_seeds(options: ComparisonOptions) -> tuple[TrackingSeed, ...]:
         ValueError: if the folder holds a comparison of another size, precision or on other
             sequences.
     """
-    data = {"renderer": TRACKING_VERSION, "sequences": dataclasses.asdict(TrackingOptions())}
+    data = {
+        "renderer": TRACKING_VERSION,
+        "first_sequences": dataclasses.asdict(FIRST_SEQUENCES),
+        "sequences": dataclasses.asdict(SEQUENCES),
+    }
     return open_seeds(options, TrackingSeed, SCALES[options.size], data, "tracking-")
 
 
@@ -74,6 +84,7 @@ def compare_trackers(options: ComparisonOptions) -> dict[str, Any]:
 
 
 def _render(seed: TrackingSeed) -> None:
+    seed.first_sequences()
     seed.train_sequences()
     seed.test_sequences()
 

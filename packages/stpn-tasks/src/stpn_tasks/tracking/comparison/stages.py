@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
-from stpn_data.deteriorated import DeterioratedTracking
+from stpn_data.deteriorated import DeterioratedTracking, TrackingOptions
 from stpn_tasks.comparison.rows import cpu_seconds, train_once
 from stpn_tasks.comparison.seeds import Seed
 from stpn_tasks.comparison.workers import line
@@ -23,7 +23,9 @@ from stpn_tasks.recipes import OptimRecipe
 from stpn_tasks.tracking.build import build_network
 from stpn_tasks.tracking.checkpoint import SavedTracker, load_tracker, save_tracker
 from stpn_tasks.tracking.comparison.protocol import (
+    FIRST_SEQUENCES,
     ROWS,
+    SEQUENCES,
     TRACKER,
     Row,
     TrackingScale,
@@ -42,16 +44,24 @@ PAIR_SEQUENCES = 12  # of a step: about 60 objects
 class TrackingSeed(Seed[TrackingScale]):
     """One seed's folder, sequences and hardware."""
 
+    def first_sequences(self) -> DeterioratedTracking:
+        """Render the sequences that the first tracker learns on, or open them."""
+        return self._sequences("train", self.scale.train_sequences, FIRST_SEQUENCES)
+
     def train_sequences(self) -> DeterioratedTracking:
-        """Render the sequences to train on, or open them."""
-        return self._sequences("train", self.scale.train_sequences)
+        """Render the sequences to train on from there, or open them."""
+        return self._sequences("train", self.scale.train_sequences, SEQUENCES)
 
     def test_sequences(self) -> DeterioratedTracking:
         """Render the sequences to test on, or open them."""
-        return self._sequences("test", self.scale.test_sequences)
+        return self._sequences("test", self.scale.test_sequences, SEQUENCES)
 
-    def _sequences(self, split: Literal["train", "test"], number: int) -> DeterioratedTracking:
-        return DeterioratedTracking(self.cache, split=split, num_sequences=number, seed=self.seed)
+    def _sequences(
+        self, split: Literal["train", "test"], number: int, options: TrackingOptions
+    ) -> DeterioratedTracking:
+        return DeterioratedTracking(
+            self.cache, split=split, num_sequences=number, options=options, seed=self.seed
+        )
 
     def found(self, name: str) -> Path:
         """Return where the overlaps of a test lie."""
@@ -74,7 +84,7 @@ def train_first(space: TrackingSeed) -> None:
         )
         crops = recipe.crops
         pairs = ObjectPairs(
-            space.train_sequences(),
+            space.first_sequences(),
             crops.template_size,
             crops.template_factor,
             optim.epoch_size or 0,
@@ -94,11 +104,17 @@ def train_first(space: TrackingSeed) -> None:
             line=line(),
         )
         save_tracker(start, network.cpu(), recipe)
-    train_one(space, TRACKER, replace(recipe, network=replace(recipe.network, mixformer=start)))
+    recipe = replace(recipe, network=replace(recipe.network, mixformer=start))
+    train_one(space, TRACKER, recipe, space.first_sequences)
 
 
-def train_one(space: TrackingSeed, name: str, recipe: TrackingRecipe) -> None:
-    """Train by a recipe, unless that was done.
+def train_one(
+    space: TrackingSeed,
+    name: str,
+    recipe: TrackingRecipe,
+    sequences: Callable[[], DeterioratedTracking],
+) -> None:
+    """Train by a recipe on some sequences, unless that was done.
 
     Raises:
         ValueError: if weights of another recipe lie there; names the file.
@@ -111,7 +127,7 @@ def train_one(space: TrackingSeed, name: str, recipe: TrackingRecipe) -> None:
         read_recipe=lambda path: load_tracker(path).recipe,
         train=lambda: train_tracker(
             recipe,
-            space.train_sequences(),
+            sequences(),
             path.parent,
             accelerator=space.accelerator(),
             title=f"seed {space.seed}, {name}",
@@ -128,7 +144,7 @@ def train_and_test(space: TrackingSeed, training: str) -> dict[str, Any]:
         template alone and with renewed ones, by condition, in percent.
     """
     recipe = training_recipe(training, space.scale, space.seed, space.weights(TRACKER))
-    train_one(space, training, recipe)
+    train_one(space, training, recipe, space.train_sequences)
     saved = load_tracker(space.weights(training))
     seconds = cpu_seconds(space.weights(training))
     about = {"steps": (recipe.box.epoch_size or 0) // recipe.box.batch_size, "cpu_seconds": seconds}
