@@ -7,11 +7,13 @@ from zipfile import ZipFile
 import cv2
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from stpn_data import to_youtube_vis
 from stpn_tasks.cli import main
 from stpn_tasks.engine import make_accelerator, parameter_groups
 from stpn_tasks.recipe_json import from_json, to_json
+from stpn_tasks.recipes import SupportOptions
 from stpn_tasks.segmentation import data as data_module
 from stpn_tasks.segmentation.build import (
     build_segmenter,
@@ -19,7 +21,9 @@ from stpn_tasks.segmentation.build import (
     build_train_sampler,
 )
 from stpn_tasks.segmentation.checkpoint import initialise, load_segmenter, save_segmenter
-from stpn_tasks.segmentation.data import build_clips, build_collate
+from stpn_tasks.segmentation.data import build_clips, build_collate, open_truth
+from stpn_tasks.segmentation.evaluation import evaluate_segmenter
+from stpn_tasks.segmentation.inference import build_inference
 from stpn_tasks.segmentation.recipes import (
     SEGMENTATION_RECIPES,
     SegmentationRecipe,
@@ -311,3 +315,55 @@ def test_what_cannot_be_used_is_named(trained, tiny_segmentation, written, tmp_p
         assert message in capsys.readouterr().err
     with pytest.raises(ValueError, match="num_videos is for generated video"):
         data_module.open_videos(str(written), "val", num_videos=3)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("nowhere.pkl", "nowhere.pkl is not a file"),
+        ("other.pth", "other.pth"),
+        ("other.safetensors", "other.safetensors is of another model; unknown weights: other"),
+    ],
+)
+def test_weights_to_begin_with_that_do_not_fit_are_named(
+    tiny_segmentation, tmp_path, name, message
+):
+    torch.save({"other": torch.ones(2)}, tmp_path / "other.pth")
+    save_file({"other": torch.ones(2)}, tmp_path / "other.safetensors")
+    segmenter = build_segmenter(tiny_segmentation.recipe("none"), 6)
+    before = {name: weight.clone() for name, weight in segmenter.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        initialise(segmenter, tmp_path / name)
+    for key, weight in segmenter.state_dict().items():
+        assert torch.equal(weight, before[key])
+
+
+@pytest.mark.parametrize("name", SEGMENTATION_RECIPES)
+def test_heads_share_the_width_of_every_stage(name):
+    recipe = SEGMENTATION_RECIPES[name]()
+    with torch.device("meta"):
+        backbone = build_segmenter(recipe, 40, load_weights=False).encoder.backbone
+    for prefix, module in backbone.named_modules():
+        if hasattr(module, "num_heads"):
+            assert module.qkv.in_features % module.num_heads == 0, prefix
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("predictor", ["none", "transformer"])
+def test_training_learns_to_segment(tiny_segmentation, tmp_path, predictor):
+    videos = tiny_segmentation.videos(tmp_path / "cache", num_videos=8)
+    recipe = tiny_segmentation.recipe(predictor)
+    optim = replace(recipe.optim, lr=2e-3, batch_size=8, epoch_size=8 * 150, warmup_steps=10)
+    recipe = replace(recipe, optim=replace(optim, schedule="cosine"))
+    accelerator = make_accelerator("cpu")
+    weights = train_segmenter(recipe, videos, tmp_path / "run", accelerator=accelerator)
+    inference = build_inference(load_segmenter(weights), accelerator.device, SupportOptions())
+    found = evaluate_segmenter(
+        inference,
+        videos,
+        open_truth("generated", videos),
+        accelerator=accelerator,
+        headroom=True,
+        progress=False,
+    )
+    assert found.headroom["all frames, no classes"].ap50 > 0.3

@@ -204,7 +204,9 @@ def gpu_small() -> SegmentationRecipe:
     """
     return replace(
         small(),
-        backbone=BackboneRecipe(drop_path_rate=0.1, embed_dim=64, window_size=6),
+        backbone=BackboneRecipe(
+            drop_path_rate=0.1, embed_dim=64, num_heads=(2, 4, 8, 16), window_size=6
+        ),
         head=MaskHeadRecipe(
             num_queries=20,
             dim=128,

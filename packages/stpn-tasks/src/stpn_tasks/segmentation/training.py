@@ -53,7 +53,9 @@ def train_segmenter(
         accelerator: devices and processes.
         num_workers: processes that load clips.
         checkpoint_every: steps from one checkpoint to the next.
-        accumulate: micro-batches that a process makes of its clips of a step, to save memory.
+        accumulate: micro-batches that a process makes of its clips of a step, to save memory; the
+            losses of masks are divided by the objects of each, as Mask2Former divides them by
+            those of a batch, so a step is not quite the same.
         title: what the progress bar says.
         line: of the terminal that it is in.
 
