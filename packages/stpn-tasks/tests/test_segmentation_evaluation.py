@@ -9,6 +9,7 @@ import torch
 
 from stpn_data import to_youtube_vis, windows_without_clean_frame
 from stpn_tasks.engine import make_accelerator
+from stpn_tasks.segmentation.association import AssociationOptions
 from stpn_tasks.segmentation.command import evaluation_json, evaluation_table
 from stpn_tasks.segmentation.data import open_truth
 from stpn_tasks.segmentation.evaluation import evaluate_segmenter, on_frames, truth_of_videos
@@ -96,6 +97,12 @@ def test_tracks_by_annotations_show_what_association_costs(videos):
     assert found.frames["all"].ap == 1
     assert found.headroom["oracle"].ap == 1
     assert found.headroom["video, no classes"].ap < 0.5
+
+
+def test_masks_follow_objects_whose_embeddings_say_nothing(videos):
+    queries = KnownQueries(embeddings_fail=True)
+    by_masks = evaluate(videos, queries, association=AssociationOptions(mask_weight=1.0))
+    assert by_masks.video.ap50 > evaluate(videos, queries).video.ap50 + 0.2
 
 
 def test_without_headroom_nothing_is_said_of_it(videos):

@@ -13,6 +13,7 @@ from tyro.extras import SubcommandApp
 from stpn_tasks.commands.choices import Precision, Split
 from stpn_tasks.commands.per_recipe import per_recipe
 from stpn_tasks.recipes import CHECKPOINT_EVERY, SupportOptions
+from stpn_tasks.segmentation.association import AssociationOptions
 from stpn_tasks.segmentation.recipes import SEGMENTATION_RECIPES, SegmentationRecipe
 
 
@@ -29,6 +30,7 @@ def eval_segmentation(
     zip_test: bool = False,
     device: str | None = None,
     support: SupportOptions = SupportOptions(),  # noqa: B008
+    association: AssociationOptions = AssociationOptions(),  # noqa: B008
 ) -> None:
     """Evaluate a segmenter by the protocol of YouTube-VIS: AP of masks over whole videos.
 
@@ -50,6 +52,7 @@ def eval_segmentation(
         zip_test: pack the predictions for the server of YouTube-VIS, and evaluate nothing.
         device: "cpu" or "cuda"; chosen if not given.
         support: other support frames than the recipe's, or none.
+        association: how objects are followed from frame to frame.
     """
     from stpn_tasks.engine import main_process_first, make_accelerator
     from stpn_tasks.segmentation.command import (
@@ -73,6 +76,7 @@ def eval_segmentation(
             output,
             accelerator=accelerator,
             support=support,
+            association=association,
             batch_size=batch_size,
             frames_per_pass=frames_per_pass,
         )
@@ -85,6 +89,7 @@ def eval_segmentation(
         videos,
         accelerator=accelerator,
         support=support,
+        association=association,
         headroom=headroom,
         batch_size=batch_size,
         frames_per_pass=frames_per_pass,
@@ -106,6 +111,7 @@ def predict_segmentation(
     frames_per_pass: int = 1,
     device: str | None = None,
     support: SupportOptions = SupportOptions(),  # noqa: B008
+    association: AssociationOptions = AssociationOptions(),  # noqa: B008
 ) -> None:
     """Segment objects in a video and write it with their masks, and a json of all tracks.
 
@@ -122,6 +128,7 @@ def predict_segmentation(
         frames_per_pass: frames that pass the network together.
         device: "cpu" or "cuda"; chosen if not given.
         support: other support frames than the recipe's, or none.
+        association: how objects are followed from frame to frame.
     """
     from stpn_data.video import VideoReader
     from stpn_tasks.engine import make_accelerator
@@ -135,6 +142,7 @@ def predict_segmentation(
         VideoReader(video),
         saved.classes,
         output,
+        association=association,
         threshold=threshold,
         fps=fps,
     )

@@ -18,6 +18,7 @@ from stpn_data.videos import VideoDataset
 from stpn_data.youtube_vis_json import youtube_vis_ids
 from stpn_tasks.metrics import VideoPrediction, YtvisPrecision
 from stpn_tasks.recipes import SupportOptions
+from stpn_tasks.segmentation.association import AssociationOptions
 from stpn_tasks.segmentation.checkpoint import load_segmenter
 from stpn_tasks.segmentation.data import check_annotated, open_truth
 from stpn_tasks.segmentation.evaluation import (
@@ -43,6 +44,7 @@ def evaluate_saved(
     *,
     accelerator: Accelerator,
     support: SupportOptions,
+    association: AssociationOptions = AssociationOptions(),  # noqa: B008
     headroom: bool = False,
     batch_size: int = 1,
     frames_per_pass: int = 1,
@@ -56,6 +58,7 @@ def evaluate_saved(
         videos: what it returned.
         accelerator: devices and processes.
         support: other support frames than the recipe's.
+        association: how objects are followed from frame to frame.
         headroom: also tell what association and classes cost.
         batch_size: videos of one size and length to run side by side.
         frames_per_pass: frames of each video that pass the network together.
@@ -77,6 +80,7 @@ def evaluate_saved(
         open_truth(data, videos),
         accelerator=accelerator,
         headroom=headroom,
+        association=association,
         batch_size=batch_size,
     )
     if output is not None and accelerator.is_main_process:
@@ -98,6 +102,7 @@ def zip_predictions(
     *,
     accelerator: Accelerator,
     support: SupportOptions,
+    association: AssociationOptions = AssociationOptions(),  # noqa: B008
     batch_size: int = 1,
     frames_per_pass: int = 1,
 ) -> Path:
@@ -114,7 +119,7 @@ def zip_predictions(
     found = find_in_videos(
         build_inference(saved, accelerator.device, support, frames_per_pass),
         videos,
-        lambda _: Questions(),
+        lambda _: Questions(association=association),
         accelerator=accelerator,
         batch_size=batch_size,
     )

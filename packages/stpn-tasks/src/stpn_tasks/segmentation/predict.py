@@ -12,6 +12,7 @@ from tqdm import tqdm
 from stpn_data.video import VideoReader, VideoWriter
 from stpn_data.videos import DataError
 from stpn_tasks.draw import Image
+from stpn_tasks.segmentation.association import AssociationOptions
 from stpn_tasks.segmentation.draw import draw_masks
 from stpn_tasks.segmentation.inference import QueriesOfFrame, VideoSegmentation
 from stpn_tasks.segmentation.stream_output import FrameTracks, StreamOutput
@@ -43,6 +44,7 @@ def predict_video(
     classes: Sequence[str],
     output: Path,
     *,
+    association: AssociationOptions = AssociationOptions(),  # noqa: B008
     threshold: float = 0.3,
     fps: float = 25.0,
     progress: bool = True,
@@ -60,6 +62,7 @@ def predict_video(
         reader: the video.
         classes: names of the segmenter's classes.
         output: folder for ``NAME.mp4`` and ``NAME.json``.
+        association: how objects are followed from frame to frame.
         threshold: tracks with a lower score are not drawn, nor written to the json.
         fps: frames per second where the video does not say, such as a folder of frames.
         progress: show a progress bar.
@@ -72,7 +75,7 @@ def predict_video(
     source = VideoSource(reader)
     video_path, tracks_path = output_files(reader, output)
     rate = reader.fps or fps
-    tracks = _Tracks(threshold)
+    tracks = _Tracks(threshold, association)
     bar = tqdm(total=reader.num_frames, desc=video_path.stem, unit="frame", disable=not progress)
     with bar, VideoWriter(video_path, rate, reader.size) as writer:
         for group in source.encoded(inference.encoding):
@@ -99,8 +102,9 @@ def predict_video(
 class _Tracks:
     """What is told of each frame at once, and of the whole video at its end."""
 
-    def __init__(self, threshold: float) -> None:
+    def __init__(self, threshold: float, association: AssociationOptions) -> None:
         self.threshold = threshold
+        self.association = association
         self.num_frames = 0
         self._now: StreamOutput | None = None
         self._whole: VideoOutput | None = None
@@ -108,8 +112,9 @@ class _Tracks:
     def push(self, queries: QueriesOfFrame) -> FrameTracks:
         """Take the queries of the next frame of one video; return its tracks."""
         if self._now is None or self._whole is None:
-            self._now = StreamOutput(queries.sizes, self.threshold)
-            self._whole = VideoOutput(queries.sizes)
+            follow = self.association.associator
+            self._now = StreamOutput(queries.sizes, self.threshold, follow())
+            self._whole = VideoOutput(queries.sizes, follow())
         self.num_frames += 1
         frame = (queries.logits, queries.masks, queries.embeddings)
         self._whole.push(*frame)
