@@ -20,7 +20,9 @@ def test_the_right_template_decides_and_a_recent_one_is_better() -> None:
     spec.loader.exec_module(script)
     shares = script.measure(TrackingOptions(), num_sequences=16)["all"]
     assert abs(shares["another's template"] - shares["chance"]) < 8
-    assert shares["first template"] > shares["another's template"] + 30
+    # Over half of the frames show another look than the first template, which few networks find
+    # at random as often as this matcher does: it must choose an object.
+    assert shares["first template"] > shares["another's template"] + 20
     assert shares["recent template"] > shares["first template"] + 8
     assert shares["middle of frame"] < shares["chance"] + 10
     assert shares["middle of crop"] < 45
