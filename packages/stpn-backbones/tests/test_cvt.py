@@ -12,7 +12,13 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from torch.export import Dim
 
 from stpn_backbones.cvt import PromptedCvt
-from stpn_backbones.cvt_layers import ConvAttention, ConvEmbedding, ConvProjection, CvtBlock
+from stpn_backbones.cvt_layers import (
+    ConvAttention,
+    ConvEmbedding,
+    ConvProjection,
+    CvtBlock,
+    to_maps,
+)
 from stpn_core import (
     AttentionPredictor,
     AveragePredictor,
@@ -448,3 +454,14 @@ def test_a_copy_is_a_network_of_its_own() -> None:
     with torch.no_grad():
         other.stage0.patch_embed.proj.weight.zero_()
     assert not torch.allclose(other(images)[0], model(images)[0], atol=1e-3)
+
+
+@pytest.mark.parametrize("num_images", [1, 3])
+def test_tokens_pass_convolutions_without_copies_of_another_layout(num_images: int) -> None:
+    tokens = torch.randn(num_images, 9 + 48, 64)[:, 9:]  # after prompts
+    maps = to_maps(tokens, (6, 8))
+    assert maps.data_ptr() == tokens.data_ptr()
+    assert_close(maps, tokens.transpose(1, 2).reshape(num_images, 64, 6, 8), atol=0)
+    for stride in (1, 2):
+        convolved = ConvProjection(64, stride=stride, frozen_batch_norm=True)(tokens, (6, 8))
+        assert convolved.is_contiguous()  # so that prompts join, and linear layers read, it fast

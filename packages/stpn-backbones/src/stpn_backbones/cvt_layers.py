@@ -23,6 +23,16 @@ from stpn_kernels import asymmetric_attention
 PromptConv: TypeAlias = Literal["bypass", "image", "padded_image"]
 
 
+def to_maps(tokens: Float[Tensor, "B N C"], grid: tuple[int, int]) -> Float[Tensor, "B C H W"]:
+    """Return the map that tokens are row by row: a view, whose channels are the last in memory.
+
+    Of one image, ``transpose`` before ``unflatten`` would give the batch a stride by which PyTorch
+    takes the map for channels first, and copies it in and out of every convolution.
+    """
+    maps: Tensor = tokens.unflatten(1, grid).movedim(3, 1)
+    return maps
+
+
 class ConvEmbedding(nn.Module):
     """Embed an image, or the map of the stage before, by a strided convolution and a norm.
 
@@ -58,7 +68,7 @@ class ConvEmbedding(nn.Module):
             ValueError: if P is not a square number.
         """
         side = _side(prompts.shape[1])
-        maps = prompts.transpose(1, 2).unflatten(2, (side, side))  # (B, C', s, s)
+        maps = to_maps(prompts, (side, side))  # (B, C', s, s)
         extra = (side + self.proj.kernel_size[0] - 1) // 2 - int(self.proj.padding[0])
         tokens, _ = self(F.pad(maps, (extra, extra, extra, extra)))
         return tokens  # type: ignore[no-any-return]
@@ -90,7 +100,7 @@ class ConvProjection(nn.Module):
             grid: rows and columns of the N tokens.
             extra_padding: zeros on each side beyond the convolution's own.
         """
-        maps = tokens.transpose(1, 2).unflatten(2, grid)  # (B, C, H, W)
+        maps = to_maps(tokens, grid)  # (B, C, H, W)
         conv, bn = self.conv, self.bn
         padding = int(conv.padding[0]) + extra_padding
         if isinstance(bn, FrozenBatchNormAct2d):
@@ -103,7 +113,7 @@ class ConvProjection(nn.Module):
             maps = F.conv2d(maps, kernel, shift, conv.stride, padding, groups=conv.groups)
         else:
             maps = bn(F.conv2d(maps, conv.weight, None, conv.stride, padding, groups=conv.groups))
-        return maps.flatten(2).transpose(1, 2)  # type: ignore[no-any-return]
+        return maps.flatten(2).transpose(1, 2)
 
 
 class ConvAttention(nn.Module):

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from stpn_backbones.cvt_layers import ConvEmbedding, CvtBlock, PromptConv
+from stpn_backbones.cvt_layers import ConvEmbedding, CvtBlock, PromptConv, to_maps
 from stpn_backbones.inputs import check_images, prompts_by_layer
 
 
@@ -176,7 +176,7 @@ class CvtStages(nn.Module):
                 layer += 1
             outputs.append((x, num_prompts + num_cls, grid))
             carried = x[:, :num_prompts] if num_prompts else None
-            maps = x[:, num_prompts + num_cls :].transpose(1, 2).unflatten(2, grid)
+            maps = to_maps(x[:, num_prompts + num_cls :], grid)
         return outputs
 
     def grid_size(self, height: int, width: int) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from stpn_backbones import CvtStages, PromptConv
-from stpn_backbones.cvt_layers import CvtBlock
+from stpn_backbones.cvt_layers import CvtBlock, to_maps
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ class MixedAttentionCvt(CvtStages):
                 keys.append(k)
                 values.append(v)
             tokens = x.unflatten(1, (num_images, -1))  # (B, m, N, C)
-            maps = tokens.flatten(0, 1).transpose(1, 2).unflatten(2, grid)
+            maps = to_maps(tokens.flatten(0, 1), grid)
         return EncodedTemplates(tuple(keys), tuple(values), tokens)
 
     def search(
