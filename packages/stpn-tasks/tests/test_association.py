@@ -120,7 +120,7 @@ def test_what_is_wrong_is_named():
         with pytest.raises(ValueError, match="expected"):
             Associator(**wrong)
     with pytest.raises(ValueError, match="as many queries as objects"):
-        oracle_permutations(masks[:, :1], masks[:, :2] > 0)
+        oracle_permutations(masks[:, :1], masks[:, :2] > 0, torch.ones(masks.shape[0], 1))
 
 
 def test_the_oracle_follows_objects_through_shuffled_queries():
@@ -132,6 +132,15 @@ def test_the_oracle_follows_objects_through_shuffled_queries():
     masks[:, 2, :, 5] = 1  # of nothing
     shuffled = [torch.randperm(3, generator=generator) for _ in range(4)]
     masks = torch.stack([m[order] for m, order in zip(masks, shuffled, strict=True)])
-    orders = oracle_permutations(masks, objects)
+    orders = oracle_permutations(masks, objects, torch.ones(4, 3))
     found = np.array([s[o].tolist() for s, o in zip(shuffled, orders, strict=True)])
     assert (found == [0, 1, 2]).all()
+
+
+def test_the_oracle_takes_the_query_that_claims_the_object_of_two_that_see_it():
+    objects = torch.zeros(1, 1, 6, 6, dtype=torch.bool)
+    objects[0, 0, :3, :3] = True
+    masks = torch.where(objects.expand(1, 2, 6, 6), 1.0, -1.0)
+    masks[0, 1, 2, 2] = -1.0  # the second sees it a little worse
+    orders = oracle_permutations(masks, objects, torch.tensor([[0.1, 0.9]]))
+    assert orders.tolist() == [[1, 0]]

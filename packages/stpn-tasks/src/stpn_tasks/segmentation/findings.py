@@ -12,7 +12,7 @@ from torch import Tensor
 
 from stpn_data.videos import VideoDataset
 from stpn_tasks.metrics import VideoPrediction
-from stpn_tasks.segmentation.association import AssociationOptions, Associator
+from stpn_tasks.segmentation.association import AssociationOptions
 from stpn_tasks.segmentation.mask_resize import FrameSizes
 from stpn_tasks.segmentation.oracle import oracle_permutations
 from stpn_tasks.segmentation.points import on_grid
@@ -77,9 +77,7 @@ class Finder:
         follow = questions.association.associator
         self._video = VideoOutput(sizes, follow())
         self._windows = {first: VideoOutput(sizes, follow()) for first in questions.windows}
-        self._oracle: VideoOutput | None = None
-        if questions.objects is not None:
-            self._oracle = VideoOutput(sizes, _Annotations(questions.objects, sizes))
+        self._oracle = None if questions.objects is None else VideoOutput(sizes)
         self._frames: list[list[VideoPrediction]] = []
         self._frame_queries: list[list[VideoPrediction]] = []
 
@@ -94,7 +92,7 @@ class Finder:
         queries = (logits[None], masks[None], embeddings[None])
         self._video.push(*queries)
         if self._oracle is not None:
-            self._oracle.push(*queries)
+            self._oracle.push(*queries, self._by_annotations(index, logits, masks))
         for first, window in self._windows.items():
             if first <= index < first + self._questions.window_length:
                 window.push(*queries)
@@ -104,6 +102,15 @@ class Finder:
             self._frames.append(self._of_file(frame.best()))
             if self._oracle is not None:
                 self._frame_queries.append(self._of_file(frame.best_of_each_track()))
+
+    def _by_annotations(
+        self, index: int, logits: Float[Tensor, "Q classes"], masks: Float[Tensor, "Q h w"]
+    ) -> Int[Tensor, "1 Q"]:
+        assert self._questions.objects is not None
+        grid = (masks.shape[1], masks.shape[2])
+        objects = _on_masks(self._questions.objects[index], self._sizes, grid).to(masks.device)
+        objectness = 1 - logits.softmax(-1)[:, -1]
+        return oracle_permutations(masks[None], objects[None], objectness[None])
 
     def findings(self) -> Findings:
         """Return the answers."""
@@ -119,27 +126,6 @@ class Finder:
 
     def _of_file(self, predictions: Sequence[TrackPrediction]) -> list[VideoPrediction]:
         return [VideoPrediction(self._ids[p.label], p.score, p.masks) for p in predictions]
-
-
-class _Annotations(Associator):
-    """Order queries as the true objects would; frames come in order, from the first on."""
-
-    def __init__(self, objects: Bool[Tensor, "T G H W"], sizes: FrameSizes) -> None:
-        super().__init__()
-        self._objects, self._sizes = objects, sizes
-        self._next_frame = 0
-
-    def push(
-        self,
-        embeddings: Float[Tensor, "T Q C"],
-        masks: Float[Tensor, "T Q h w"] | None = None,
-    ) -> Int[Tensor, "T Q"]:
-        assert masks is not None
-        times = slice(self._next_frame, self._next_frame + len(masks))
-        self._next_frame += len(masks)
-        grid = (masks.shape[2], masks.shape[3])
-        objects = [_on_masks(frame, self._sizes, grid) for frame in self._objects[times]]
-        return oracle_permutations(masks, torch.stack(objects).to(masks.device))
 
 
 def _on_masks(

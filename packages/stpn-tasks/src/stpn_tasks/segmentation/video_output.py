@@ -96,6 +96,7 @@ class VideoOutput:
         logits: Float[Tensor, "T Q classes"],
         masks: Float[Tensor, "T Q h w"],
         embeddings: Float[Tensor, "T Q C"],
+        permutations: Int[Tensor, "T Q"] | None = None,
     ) -> Int[Tensor, "T Q"]:
         """Take the next T frames.
 
@@ -103,6 +104,7 @@ class VideoOutput:
             logits: of the K classes and, last, no object.
             masks: logits.
             embeddings: of the queries.
+            permutations: in place of the associator's, on the CPU.
 
         Returns:
             The permutations, as `Associator.push` returns them.
@@ -110,7 +112,8 @@ class VideoOutput:
         Raises:
             ValueError: the tensors do not fit the frames before.
         """
-        permutations = self._associator.push(embeddings, masks)
+        if permutations is None:
+            permutations = self._associator.push(embeddings, masks)
         for t, permutation in enumerate(permutations):
             self._logits.add(logits[t][permutation.to(logits.device)])
             self._masks.append(masks[t][permutation.to(masks.device)])
