@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 
@@ -60,6 +61,18 @@ def test_another_run_makes_nothing_again_and_gives_the_same_numbers(ran):
     run(ran)
     assert weights.stat().st_mtime_ns == made
     assert read(ran)["rows"] == before["rows"]
+
+
+def test_a_training_that_is_made_again_is_tested_again(ran):
+    seed = ran / "out" / "segmentation-seed-0"
+    before = {path.name: path.stat().st_mtime_ns for path in (seed / "tests").iterdir()}
+    shutil.rmtree(seed / "stpn")
+    run(ran)
+    after = {path.name: path.stat().st_mtime_ns for path in (seed / "tests").iterdir()}
+    assert before.keys() == after.keys()
+    made = {name for name in before if after[name] != before[name]}
+    of_stpn = ("stpn-", "stpn_off-", "stpn_other_tested-")
+    assert made == {name for name in before if name.startswith(of_stpn)}
 
 
 def test_a_folder_of_another_comparison_is_refused(ran):

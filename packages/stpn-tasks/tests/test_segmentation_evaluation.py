@@ -144,6 +144,15 @@ def test_a_truth_of_other_videos_is_refused(videos, tiny_segmentation, tmp_path)
         truth_of_videos(videos, truth)
 
 
+def test_headroom_of_a_video_without_objects_is_found(videos):
+    sizes = FrameSizes(image=(48, 64), padded=(48, 64), output=(48, 64))
+    nothing = torch.zeros(8, 0, 48, 64, dtype=torch.bool)
+    finder = Finder(sizes, range(1, 7), Questions(objects=nothing))
+    for frame in KnownQueries().videos(videos, [0]):
+        finder.push(frame.index, frame.logits[0], frame.masks[0], frame.embeddings[0])
+    assert len(finder.findings().oracle) == 10
+
+
 def test_what_is_asked_for_alone_is_found(videos):
     sizes = FrameSizes(image=(48, 64), padded=(48, 64), output=(48, 64))
     finder = Finder(sizes, range(1, 7), Questions())

@@ -24,7 +24,7 @@ def demo(
     Renders video, trains a network without prompts, trains it on as it is, for as long as STPN
     takes, with STPN, and with support frames of another video (in detection with static prompts
     too); tests all on unseen clips and prints tables. Detection writes results.json and
-    report.html, the others TASK-results.json. Nothing is downloaded.
+    report.html, the others TASK-results.json, tracking pictures too. Nothing is downloaded.
 
     Args:
         options: sizes, seeds and folder.

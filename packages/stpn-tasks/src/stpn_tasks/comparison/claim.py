@@ -23,7 +23,8 @@ def claim_comparison(path: Path, protocol: Mapping[str, Any]) -> None:
     values = json.loads(json.dumps(protocol))  # as it comes back from the file
     if path.exists():
         there = read_json(path)
-        differing = [key for key in values if there.get(key) != values[key]]
+        keys = sorted(values.keys() | there.keys())
+        differing = [key for key in keys if there.get(key) != values.get(key)]
         if differing:
             raise ValueError(
                 f"{path} tells of another comparison, which differs in {', '.join(differing)}: "

@@ -125,18 +125,27 @@ def train_once(
     Raises:
         ValueError: if weights of another recipe lie there; names the file.
     """
-    if path.exists():
+    cost = path.parent / "cost.json"
+    if path.exists() and cost.exists():
         if read_recipe(path) != recipe:
             raise ValueError(
                 f"{path} was trained by another recipe than this one: remove its folder, or "
                 "choose another output folder"
             )
         return
+    spent = cpu_seconds(path) if cost.exists() else 0.0  # of a run that was broken off
     start = time.process_time()
-    train()
-    seconds = round(time.process_time() - start, 1)
-    about = {"cpu_seconds": seconds, "environment": environment(device)}
-    write_json(path.parent / "cost.json", about)
+    try:
+        train()
+    finally:
+        seconds = round(spent + time.process_time() - start, 1)
+        write_json(cost, {"cpu_seconds": seconds, "environment": environment(device)})
+
+
+def forget_tests(folder: Path, name: str) -> None:
+    """Remove what tests of a row left in a seed's folder, since its weights are to be made anew."""
+    for path in (folder / "tests").glob(f"{name}-*"):
+        path.unlink()
 
 
 def cpu_seconds(path: Path) -> float:

@@ -29,12 +29,16 @@ class AssociationOptions:
     mask_weight: float = 0.0
     momentum: float = 0.0
 
-    def associator(self) -> Associator:
-        """Return what follows the objects of one video.
+    def __post_init__(self) -> None:
+        """Check the values.
 
         Raises:
             ValueError: a value out of its range.
         """
+        self.associator()
+
+    def associator(self) -> Associator:
+        """Return what follows the objects of one video."""
         return Associator(self.mask_weight, self.momentum)
 
 
@@ -45,8 +49,7 @@ class Associator:
     mask too), so windows of any length, also of one frame, give the permutations of the whole
     video bit for bit. Costs are float32 and taken on the CPU, whatever the embeddings are.
 
-    The two options go beyond MinVIS; as they stand it is MinVIS. In a small experiment with moving
-    and deteriorating objects a cost with mask IoU gave a video AP of 22.7 in place of 18.4.
+    The two options go beyond MinVIS; as they stand it is MinVIS.
 
     Args:
         mask_weight: of 1 - IoU of the track's mask in the frame before and the query's, which is

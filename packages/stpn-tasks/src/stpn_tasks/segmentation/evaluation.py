@@ -40,9 +40,10 @@ class SegmentationEvaluation:
             empty where the data names no conditions.
         windows: of windows of four frames of which none is clean; ``None`` without any.
         num_windows: how many.
-        headroom: if asked for, what is lost where: "oracle" has the tracks that annotations would
-            give in place of MinVIS' own; the others compare without classes, each track or query
-            once: "video, no classes", "all frames, no classes", and so of each condition.
+        headroom: if asked for, what is lost where; no bounds. "oracle" has the tracks that
+            annotations would give in place of MinVIS' own; the others compare without classes, each
+            track or query once: "video, no classes", "all frames, no classes", and so of each
+            condition.
         predictions: of every video.
     """
 

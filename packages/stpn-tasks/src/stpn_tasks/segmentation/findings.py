@@ -132,7 +132,7 @@ def _on_masks(
     objects: Bool[Tensor, "G H W"], sizes: FrameSizes, grid: tuple[int, int]
 ) -> Bool[Tensor, "G h w"]:
     """Return objects as the network's masks show them: resized, padded, on their grid."""
-    image = F.interpolate(objects[None].float(), sizes.image, mode="bilinear")[0]
+    image = F.interpolate(objects[:, None].float(), sizes.image, mode="bilinear")[:, 0]
     right, below = sizes.padded[1] - sizes.image[1], sizes.padded[0] - sizes.image[0]
     return on_grid(F.pad(image, (0, right, 0, below)), grid) > 0.5
 

@@ -1,6 +1,7 @@
 """One step of tracking from the true place: what templates and prompts are worth, without drift.
 
-Every frame is searched for itself, in a crop around the true box, off it by as much as in training.
+Every frame is searched for itself, in a crop around the true box, its centre off by as much as in
+training.
 A tracker that has lost its target tells little of its network; here a frame counts as much as any
 other, so that far smaller differences can be told from chance. Templates and support crops are cut
 at true boxes too: an oracle, for development and controls, not a protocol of any benchmark.
@@ -37,7 +38,8 @@ class OneStepOptions:
         online: the second template: the "first" again, or the last clean frame before the one that
             is searched, "recent".
         support: crops of the "own" sequence, as a control of an "other" one, or none: "off".
-        every: frames from one that is searched to the next.
+        every: frames from one that is searched to the next; sequences begin in turn with each of
+            the first so many, so that support frames are of every age.
         seed: of crops and of what others are.
     """
 
@@ -155,7 +157,7 @@ class _Frames:
         self.frames = [
             (number, index)
             for number, one in enumerate(dataset.sequences)
-            for index in range(1, one.num_frames, options.every)
+            for index in range(1 + number % options.every, one.num_frames, options.every)
             if one.visible[index]
         ]
         if options.template == "other" and len(dataset.sequences) < 2:

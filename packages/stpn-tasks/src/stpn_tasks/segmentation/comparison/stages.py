@@ -14,7 +14,7 @@ import torch
 from stpn_backbones import PromptedSwin
 from stpn_data.deteriorated import DeterioratedSegmentation, ObjectCrops
 from stpn_data.youtube_vis_json import to_youtube_vis
-from stpn_tasks.comparison.rows import cpu_seconds, train_once
+from stpn_tasks.comparison.rows import cpu_seconds, forget_tests, train_once
 from stpn_tasks.comparison.seeds import Seed
 from stpn_tasks.comparison.stages import CROP_BATCH
 from stpn_tasks.comparison.workers import line
@@ -130,18 +130,21 @@ def train_and_test(space: SegmentationSeed, training: str) -> dict[str, Any]:
         percent, and with other associations "video" and "windows".
     """
     recipe = training_recipe(training, space.scale, space.seed, space.weights(SEGMENTER))
+    rows = [row for row in ROWS if row.training == training]
+    if not space.weights(training).exists():
+        for row in rows:  # of weights that are no longer there
+            forget_tests(space.folder, row.name)
     train_one(space, training, recipe)
     seconds = cpu_seconds(space.weights(training))
     steps = (recipe.optim.epoch_size or 0) // recipe.optim.batch_size
     found: dict[str, Any] = {}
-    for row in ROWS:
-        if row.training == training:
-            numbers = _test(space, row, "MinVIS", headroom=True)
-            found[row.name] = {"steps": steps, "cpu_seconds": seconds, **numbers}
-            if row.name in ASSOCIATED:
-                found[row.name]["associations"] = {
-                    name: _test(space, row, name) for name in ASSOCIATIONS if name != "MinVIS"
-                }
+    for row in rows:
+        numbers = _test(space, row, "MinVIS", headroom=True)
+        found[row.name] = {"steps": steps, "cpu_seconds": seconds, **numbers}
+        if row.name in ASSOCIATED:
+            found[row.name]["associations"] = {
+                name: _test(space, row, name) for name in ASSOCIATIONS if name != "MinVIS"
+            }
     return found
 
 

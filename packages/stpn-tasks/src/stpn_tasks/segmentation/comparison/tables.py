@@ -48,7 +48,9 @@ def headroom_rows(results: Numbers) -> Table:
         "deteriorated\nframes": lambda one: one["frames"]["deteriorated"]["ap"],
         "and no\nclasses": lambda one: one["headroom"]["deteriorated frames, no classes"]["ap"],
     }
-    table = row_table("Headroom: what association and classes cost, AP (percent)")
+    table = row_table(
+        "Headroom, no bounds: association and classes, AP (percent; without classes over objects)"
+    )
     _fill(table, results, columns)
     return table
 

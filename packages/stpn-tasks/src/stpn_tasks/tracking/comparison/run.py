@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from stpn_data.deteriorated.options import RENDERER_VERSION
 from stpn_data.deteriorated.tracking_options import TRACKING_VERSION
 from stpn_tasks.comparison.options import ComparisonOptions
 from stpn_tasks.comparison.rows import by_seed, run_rows
@@ -40,7 +41,7 @@ def open_tracking_seeds(options: ComparisonOptions) -> tuple[TrackingSeed, ...]:
             sequences.
     """
     data = {
-        "renderer": TRACKING_VERSION,
+        "renderer": [RENDERER_VERSION, TRACKING_VERSION],
         "first_sequences": dataclasses.asdict(FIRST_SEQUENCES),
         "sequences": dataclasses.asdict(SEQUENCES),
     }
@@ -113,6 +114,9 @@ def _differences(seeds: Sequence[TrackingSeed]) -> list[dict[str, Any]]:
 
 def _difference(pairs: Sequence[Sequence[Any]], condition: str) -> dict[str, list[float]]:
     """Return [mean, low, high], in points, of the overlap and of the success rate at 0.5."""
+    for mine, theirs in zip(*pairs, strict=True):
+        if not np.array_equal(mine.sequences, theirs.sequences):
+            raise ValueError("rows were tested on different frames: remove the folders of tests")
     kept = [[one.of(condition) for one in case] for case in pairs]
     overlaps = [
         np.concatenate([one.overlaps[keep] for one, keep in zip(case, keeps, strict=True)])

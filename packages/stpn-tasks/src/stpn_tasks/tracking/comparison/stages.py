@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from stpn_data.deteriorated import DeterioratedTracking, TrackingOptions
-from stpn_tasks.comparison.rows import cpu_seconds, train_once
+from stpn_tasks.comparison.rows import BASELINE, cpu_seconds, forget_tests, train_once
 from stpn_tasks.comparison.seeds import Seed
 from stpn_tasks.comparison.workers import line
 from stpn_tasks.engine import train
@@ -144,11 +144,16 @@ def train_and_test(space: TrackingSeed, training: str) -> dict[str, Any]:
         template alone and with renewed ones, by condition, in percent.
     """
     recipe = training_recipe(training, space.scale, space.seed, space.weights(TRACKER))
+    rows = [row for row in ROWS if row.training == training]
+    if not space.weights(training).exists():
+        for row in rows:  # of weights that are no longer there
+            forget_tests(space.folder, row.name)
+        if training == BASELINE:
+            forget_tests(space.folder, "gate")
     train_one(space, training, recipe, space.train_sequences)
     saved = load_tracker(space.weights(training))
     seconds = cpu_seconds(space.weights(training))
     about = {"steps": (recipe.box.epoch_size or 0) // recipe.box.batch_size, "cpu_seconds": seconds}
-    rows = [row for row in ROWS if row.training == training]
     return {row.name: {**about, **_test(space, saved, row)} for row in rows}
 
 

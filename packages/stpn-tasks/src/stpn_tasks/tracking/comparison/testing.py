@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from stpn_data.deteriorated import DeterioratedTracking
+from stpn_data.videos import DataError
 from stpn_tasks.metrics.got10k import clipped_iou
 from stpn_tasks.tracking.build import build_tracker_options, crop_options
 from stpn_tasks.tracking.checkpoint import SavedTracker
@@ -60,7 +61,7 @@ def single_steps(
         first_of: whose first frame the first template is of, the "own" or an "other" sequence's.
     """
     return one_step(
-        saved.network,
+        saved.network.to(accelerator.device),
         dataset,
         crop_options(saved.recipe),
         OneStepOptions(
@@ -99,7 +100,12 @@ def track_all(
 
     Returns:
         The overlaps of all frames that count.
+
+    Raises:
+        DataError: support crops shall be another sequence's, and there is none.
     """
+    if support == "other" and len(dataset.sequences) < 2:
+        raise DataError("support crops of another sequence need two sequences, got one")
     options = build_tracker_options(saved.recipe)
     if not online:
         options = replace(options, update_interval=None)
