@@ -92,8 +92,8 @@ def got10k_success(
         raise ValueError(f"{name}: {'no result' if name in truths else 'no such sequence'}")
     overlaps = {name: _overlaps(name, truth, tracks[name]) for name, truth in truths.items()}
     return TrackingReport(
-        overall=_success(np.concatenate(list(overlaps.values()))),
-        by_sequence={name: _success(values) for name, values in overlaps.items()},
+        overall=tracking_success(np.concatenate(list(overlaps.values()))),
+        by_sequence={name: tracking_success(values) for name, values in overlaps.items()},
     )
 
 
@@ -168,8 +168,8 @@ def _check_finite(what: str, boxes: np.ndarray, frames: np.ndarray) -> None:
         raise ValueError(f"{what} of frame {frame} is not finite: {boxes[frame].tolist()}")
 
 
-def _success(overlaps: np.ndarray) -> TrackingSuccess:
-    """Sum up the overlaps (n,) of the frames that count."""
+def tracking_success(overlaps: np.ndarray) -> TrackingSuccess:
+    """Sum up the overlaps (n,) of the frames that count; NaN without any."""
     if not len(overlaps):
         nothing = float("nan")
         return TrackingSuccess(nothing, nothing, nothing, (nothing,) * len(THRESHOLDS), 0)

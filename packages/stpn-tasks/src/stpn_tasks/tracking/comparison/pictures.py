@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from stpn_tasks.comparison.rows import BASELINE, STPN
 from stpn_tasks.draw import COLOURS, draw_boxes, enlarge
 from stpn_tasks.files import atomic_path
-from stpn_tasks.metrics.got10k import TrackTruth, got10k_success
+from stpn_tasks.metrics.got10k import tracking_success
 from stpn_tasks.tracking.build import build_tracker_options
 from stpn_tasks.tracking.checkpoint import load_tracker
-from stpn_tasks.tracking.comparison.stages import TrackingSeed
+from stpn_tasks.tracking.comparison.protocol import ROWS
+from stpn_tasks.tracking.comparison.stages import TrackingSeed, read_overlaps
 from stpn_tasks.tracking.comparison.testing import Follower
 from stpn_tasks.tracking.crops import Image
 from stpn_tasks.tracking.success_plot import write_success_plot
@@ -30,12 +31,12 @@ Boxes = NDArray[np.float64]
 
 
 def draw_trackers(space: TrackingSeed, output: Path) -> tuple[Path, Path]:
-    """Track a few test sequences with the baseline and with STPN, online templates in both.
+    """Draw frames of the first test sequences, and the success curves of all of them.
 
-    The first sequences are shown, whatever comes out: none is chosen.
+    Frames show the baseline and STPN, with online templates; no sequence is chosen.
 
     Args:
-        space: a seed's folder, whose trackers are trained.
+        space: a seed's folder, whose trackers are trained and tested.
         output: folder for ``tracking-frames.png`` and ``tracking-success.png``.
 
     Returns:
@@ -62,15 +63,13 @@ def draw_trackers(space: TrackingSeed, output: Path) -> tuple[Path, Path]:
     frames = output / "tracking-frames.png"
     with atomic_path(frames) as partial:
         cv2.imwrite(str(partial), cv2.cvtColor(_below(strips), cv2.COLOR_RGB2BGR))
-    by_name = {one.name: TrackTruth(one.boxes_xywh, one.counted, one.size) for one in truths}
     successes = {
-        name: got10k_success(
-            by_name, {one.name: [of_one] for one, of_one in zip(truths, boxes, strict=True)}
-        ).overall
-        for name, boxes in found.items()
+        row.label: tracking_success(read_overlaps(space.found(f"{row.name}-track-recent")).overlaps)
+        for row in ROWS
+        if row.name == row.training
     }
     curves = output / "tracking-success.png"
-    write_success_plot(curves, successes, f"the {len(truths)} sequences of tracking-frames.png")
+    write_success_plot(curves, successes, f"{len(dataset.sequences)} sequences, online templates")
     return frames, curves
 
 
