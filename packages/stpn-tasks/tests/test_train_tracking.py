@@ -23,7 +23,12 @@ from stpn_tasks.tracking.recipes import (
     small_baseline,
     stpn_22k,
 )
-from stpn_tasks.tracking.training import BoxTraining, ScoreTraining, train_tracker
+from stpn_tasks.tracking.training import (
+    BoxTraining,
+    ScoreTraining,
+    centre_on_samples,
+    train_tracker,
+)
 
 
 def stpn(*arguments):
@@ -80,7 +85,7 @@ def test_a_trained_tracker_is_one_file_with_its_recipe(trained):
     assert not saved.network.training
     training = json.loads((output / "training.json").read_text())
     assert training["losses"].keys() == {"box", "score"}
-    assert training["losses"]["box"][0].keys() == {"ciou", "l1"}
+    assert training["losses"]["box"][0].keys() == {"ciou", "l1", "place"}
 
 
 def test_a_stage_trains_its_own_part_only(sequences):
@@ -213,3 +218,37 @@ def test_a_file_that_is_no_tracker_is_named(tmp_path, trained, capsys):
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match="is not a whole safetensors file"):
         load_tracker(path)
+
+
+def test_a_predictor_is_centred_on_the_crops_of_training_samples(sequences):
+    recipe = shortened(small())
+    recipe = replace(recipe, prompts=replace(recipe.prompts, centre_samples=3))
+    network = build_network(recipe, score=False)
+    samples = build_samples(recipe, sequences, "box", recipe.box)
+    before = network.predictor.reduction.bias.clone()
+    centre_on_samples(network, recipe, samples, torch.device("cpu"))
+    assert not torch.allclose(network.predictor.reduction.bias, before)
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(recipe.seed))
+    reduced = []
+    for index in order[:3].tolist():
+        batch = collate_tracks([samples[index]])
+        with torch.no_grad():
+            templates = network.encode_templates(batch.template, batch.online)
+            found = network.track(batch.support[0], templates.repeat_interleave(2))
+        reduced.append(network.predictor.reduction(found.search_tokens).mean((0, 1)))
+    assert torch.stack(reduced).mean(0).abs().max() < 1e-4
+
+
+def test_only_a_predictor_with_a_reduction_can_be_centred(sequences):
+    recipe = shortened(small_baseline())
+    recipe = replace(recipe, prompts=replace(recipe.prompts, centre_samples=3))
+    samples = build_samples(recipe, sequences, "box", recipe.box)
+    with pytest.raises(ValueError, match="centre_samples must be 0 for the predictor 'none'"):
+        centre_on_samples(build_network(recipe, score=False), recipe, samples, torch.device("cpu"))
+
+
+def test_the_width_of_the_transformer_predictor_is_of_no_other():
+    recipe = small()
+    prompts = replace(recipe.prompts, predictor="average")
+    with pytest.raises(ValueError, match="ffn_dim must be None for the predictor 'average'"):
+        build_network(replace(recipe, prompts=prompts), score=False)

@@ -44,6 +44,8 @@ def build_network(recipe: TrackingRecipe, *, score: bool, load_weights: bool = T
     network, prompts = recipe.network, recipe.prompts
     if network.cvt is not None and network.mixformer is not None:
         raise ValueError("network.cvt and network.mixformer are two beginnings: choose one")
+    if prompts.ffn_dim is not None and prompts.predictor not in ("transformer", "none"):
+        raise ValueError(f"prompts.ffn_dim must be None for the predictor {prompts.predictor!r}")
     options: dict[str, Any] = {"prompt_conv": network.prompt_conv}
     if network.drop_path_rate is not None:
         options["drop_path_rate"] = network.drop_path_rate
@@ -55,6 +57,7 @@ def build_network(recipe: TrackingRecipe, *, score: bool, load_weights: bool = T
             predictor=None if prompts.predictor == "none" else PREDICTORS[prompts.predictor],
             num_prompts=prompts.num_prompts,
             deep=prompts.deep,
+            predictor_options={} if prompts.ffn_dim is None else {"ffn_dim": prompts.ffn_dim},
             prompt_gate=prompts.gate,
             **options,
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -226,6 +226,7 @@ def create_mixformer(
     predictor: type[PromptPredictor] | None = None,
     num_prompts: int = 9,
     deep: bool = False,
+    predictor_options: Mapping[str, Any] | None = None,
     prompt_gate: float | None = None,
     frozen_head_batch_norm: bool = False,
     head_channels: int | None = None,
@@ -240,6 +241,7 @@ def create_mixformer(
         predictor: class of the predictor, such as `TransformerPredictor`; None for plain MixFormer.
         num_prompts: prompts P; 9 in the paper, as 3x3.
         deep: prompts for every layer instead of the first only.
+        predictor_options: further arguments of the predictor's class.
         prompt_gate: see `MixFormer`.
         frozen_head_batch_norm: keep the box head's batch norms constant, as the second stage does.
         head_channels: width of the box head's first convolution.
@@ -264,7 +266,9 @@ def create_mixformer(
         backbone,
         box_head,
         ScoreHead(backbone.embed_dim, score_heads) if score else None,
-        None if predictor is None else predictor.for_backbone(backbone, num_prompts, deep=deep),
+        None
+        if predictor is None
+        else predictor.for_backbone(backbone, num_prompts, deep=deep, **(predictor_options or {})),
         prompt_gate,
     )
 

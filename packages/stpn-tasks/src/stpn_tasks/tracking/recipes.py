@@ -38,20 +38,25 @@ class TrackPromptRecipe:
     Attributes:
         predictor: which of the four predictors makes them; "none" is plain MixFormer.
         num_prompts: prompts per frame (N_P); a square number.
+        ffn_dim: hidden width of the transformer predictor; a quarter of its width if not given.
         deep: prompts for every transformer layer instead of the first only.
         num_support: K, earlier search crops that support a frame.
         stride: S, frames between them.
         support_video: whose crops support in training: the "own" sequence's, or as a control those
             of an "other" one.
+        centre_samples: training samples whose mean support token the predictor's reduction takes to
+            zero at the start; 0 leaves it as drawn.
         gate: how much prompts weigh at first, see ``MixFormer``; as any token if not given.
     """
 
     predictor: Literal["transformer", "mixer", "attention", "average", "none"] = "transformer"
     num_prompts: int = 9
+    ffn_dim: int | None = None
     deep: bool = False
     num_support: int = 7
     stride: int = 8
     support_video: Literal["own", "other"] = "own"
+    centre_samples: int = 0
     gate: float | None = None
 
 
@@ -210,7 +215,9 @@ def small() -> TrackingRecipe:
     )
     return TrackingRecipe(
         network=NetworkRecipe(name="small"),
-        prompts=TrackPromptRecipe(deep=True, num_support=4, stride=3),
+        prompts=TrackPromptRecipe(
+            ffn_dim=128, deep=True, num_support=4, stride=3, centre_samples=128
+        ),
         crops=CropRecipe(
             template_size=64,
             search_size=128,

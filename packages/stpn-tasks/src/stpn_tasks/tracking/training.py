@@ -30,6 +30,7 @@ from stpn_tasks.tracking.losses import (
 )
 from stpn_tasks.tracking.mixformer import MixFormer, Tracked
 from stpn_tasks.tracking.recipes import TrackingRecipe
+from stpn_tasks.tracking.samples import TrainingCrops
 
 
 def train_tracker(
@@ -78,9 +79,12 @@ def train_tracker(
     for stage, optim, training in stages:
         network = build_network(recipe, score=stage == "score", load_weights=stage == "box")
         network.load_state_dict(weights, strict=False)  # the score module begins anew
+        samples = build_samples(recipe, sequences, stage, optim)
+        if stage == "box":
+            centre_on_samples(network, recipe, samples, accelerator.device)
         history[stage] = train(
             training(network),
-            build_samples(recipe, sequences, stage, optim),
+            samples,
             collate_tracks,
             optim,
             accelerator=accelerator,
@@ -101,6 +105,43 @@ def train_tracker(
         write_json(output / "training.json", {"losses": history, **about})
     accelerator.wait_for_everyone()
     return path
+
+
+@torch.no_grad()
+def centre_on_samples(
+    network: MixFormer, recipe: TrackingRecipe, samples: TrainingCrops, device: torch.device
+) -> None:
+    """Centre the network's predictor on as many training samples as its recipe says.
+
+    Args:
+        network: moved to the device, and put in eval mode.
+        recipe: of the network.
+        samples: their support crops are encoded beside their templates.
+        device: where to encode them.
+
+    Raises:
+        ValueError: if there is nothing to centre.
+    """
+    number = min(recipe.prompts.centre_samples, len(samples))
+    if number == 0:
+        return
+    predictor = network.predictor
+    if predictor is None or not predictor.can_centre:
+        raise ValueError(
+            f"prompts.centre_samples must be 0 for the predictor {recipe.prompts.predictor!r}: "
+            "it has no reduction"
+        )
+    network.to(device).eval()
+    order = torch.randperm(len(samples), generator=torch.Generator().manual_seed(recipe.seed))
+    means = []
+    for index in order[:number].tolist():
+        batch = collate_tracks([samples[index]]).to(device)
+        assert batch.support is not None
+        templates = network.encode_templates(batch.template, batch.online)
+        crops = batch.support.flatten(0, 1)  # (K, 3, S, S)
+        found = network.track(crops, templates.repeat_interleave(len(crops)))
+        means.append(found.search_tokens.mean((0, 1)))  # (C,)
+    predictor.centre(torch.stack(means).mean(0))
 
 
 class _StageTraining(nn.Module):
