@@ -73,6 +73,7 @@ def equal(one, other):
     return [torch.equal(a, b) for a, b in zip(one, other, strict=True)]
 
 
+@pytest.mark.without_shape_checks
 def test_every_third_frame_is_searched_and_told_with_its_conditions(sequences):
     network, found = watch(sequences, support="off")
     frames = [
@@ -86,6 +87,7 @@ def test_every_third_frame_is_searched_and_told_with_its_conditions(sequences):
     assert found.overlaps.max() > 0
 
 
+@pytest.mark.without_shape_checks
 def test_all_options_search_in_the_same_crops(sequences):
     plain, _ = watch(sequences, support="off")
     others = [{"support": "own"}, {"support": "other"}, {"template": "other"}, {"online": "recent"}]
@@ -93,6 +95,7 @@ def test_all_options_search_in_the_same_crops(sequences):
         assert all(equal(watch(sequences, **options)[0].searched, plain.searched))
 
 
+@pytest.mark.without_shape_checks
 def test_templates_are_of_whom_they_are_asked_for(sequences):
     own, _ = watch(sequences, support="off")
     recent, _ = watch(sequences, support="off", online="recent")
@@ -103,6 +106,7 @@ def test_templates_are_of_whom_they_are_asked_for(sequences):
     assert not any(equal(own.templates, other.templates))
 
 
+@pytest.mark.without_shape_checks
 def test_support_is_of_whom_it_is_asked_for(sequences):
     own, _ = watch(sequences, support="own")
     other, _ = watch(sequences, support="other")

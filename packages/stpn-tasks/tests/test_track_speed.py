@@ -118,6 +118,7 @@ def test_ratios_are_taken_pair_by_pair_and_amortised_round_by_round():
     assert "templates" not in rows
 
 
+@pytest.mark.without_shape_checks
 def test_both_trackers_begin_in_turns(monkeypatch):
     order = []
     pair = speed._Pair.__new__(speed._Pair)
