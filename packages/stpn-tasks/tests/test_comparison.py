@@ -87,7 +87,14 @@ def test_pretraining_is_a_function_of_the_seed(little):
     for noise in (7, 8):
         detector = build_detector(stages.small_baseline(), len(videos.classes))
         torch.manual_seed(noise)  # what went before does not matter
-        stages._pretrain(space, detector, videos)
+        stages.pretrain_on_crops(
+            detector.encoder.backbone,
+            videos,
+            space.scale.crop_steps,
+            accelerator=space.accelerator(),
+            seed=space.seed,
+            title="crops",
+        )
         weights.append(detector.state_dict())
     assert all(torch.equal(weight, weights[1][name]) for name, weight in weights[0].items())
 

@@ -18,7 +18,8 @@ def encode_masks(masks: NDArray[np.bool_]) -> list[dict[str, Any]]:
     Returns:
         n of {"size": [H, W], "counts": text}, as json takes them.
     """
-    codes = coco_mask.encode(np.asfortranarray(masks.transpose(1, 2, 0).astype(np.uint8)))
+    columns = np.ascontiguousarray(masks.transpose(0, 2, 1))  # runs go down the columns
+    codes = coco_mask.encode(columns.view(np.uint8).transpose(2, 1, 0))
     return [{"size": list(masks.shape[1:]), "counts": code["counts"].decode()} for code in codes]
 
 

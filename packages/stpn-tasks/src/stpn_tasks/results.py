@@ -6,7 +6,7 @@ import dataclasses
 import json
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -128,7 +128,7 @@ def statistic(model: Model, test_set: str, condition: str, metric: str = "ap50")
         condition: "all" or one that frames name.
         metric: a field of ``AveragePrecision``.
     """
-    return _summary(_values(model, test_set, condition, metric).values())
+    return summary(_values(model, test_set, condition, metric).values())
 
 
 def gain(
@@ -136,7 +136,7 @@ def gain(
 ) -> Statistic:
     """Return mean and spread of the difference of two models, seed by seed, in points."""
     mine, theirs = (_values(m, test_set, condition, metric) for m in (model, over))
-    return _summary(mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys()))
+    return summary(mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys()))
 
 
 def vid_statistic(
@@ -156,7 +156,7 @@ def vid_statistic(
         for one in found
         if one is not None
     )
-    return _summary(100 * value for value in values if not math.isnan(value))
+    return summary(100 * value for value in values if not math.isnan(value))
 
 
 def _values(model: Model, test_set: str, condition: str, metric: str) -> dict[int, float]:
@@ -168,7 +168,8 @@ def _values(model: Model, test_set: str, condition: str, metric: str) -> dict[in
     return {seed: value for seed, value in found.items() if not math.isnan(value)}
 
 
-def _summary(values: Any) -> Statistic:
+def summary(values: Iterable[float]) -> Statistic:
+    """Return mean and spread of the numbers of several seeds."""
     numbers = list(values)
     mean = statistics.fmean(numbers) if numbers else math.nan
     spread = statistics.stdev(numbers) if len(numbers) > 1 else math.nan

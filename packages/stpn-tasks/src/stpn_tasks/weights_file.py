@@ -35,14 +35,19 @@ def _sort_metadata(path: Path) -> None:
         file.write(text.ljust(size))
 
 
+def check_is_file(path: Path) -> None:
+    """Raise ValueError if there is no file of weights; a check before data is rendered or read."""
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file")
+
+
 def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read the tensors and the metadata of a safetensors file.
 
     Raises:
         ValueError: if the file is missing or damaged; names it.
     """
-    if not path.is_file():
-        raise ValueError(f"{path} is not a file")
+    check_is_file(path)
     try:
         with safe_open(path, framework="pt") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118

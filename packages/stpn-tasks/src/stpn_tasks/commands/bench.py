@@ -37,23 +37,16 @@ def bench_detection(
         device: "cpu" or "cuda"; chosen if not given.
         output: folder for bench-RECIPE.json.
     """
-    from stpn_tasks.analysis.speed import SpeedOptions, measure_speed, speed_json, speed_table
+    from stpn_tasks.analysis.speed import SpeedOptions
+    from stpn_tasks.analysis.speed_command import bench_policies
     from stpn_tasks.engine import make_accelerator
-    from stpn_tasks.tables import environment, print_table, write_json
 
     chosen = make_accelerator(device).device
-    about = environment(chosen)
     options = SpeedOptions((height, width), num_classes, chosen, rounds)
-    speeds = measure_speed(DETECTION_RECIPES[recipe](), options)
-    title = f"{recipe}, {height}×{width}, {about['device']} ({about['processor']}), batch 1"
-    print_table(speed_table(speeds, title))
-    if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        path = output / f"bench-{recipe}.json"
-        command = shlex.join(["stpn", *sys.argv[1:]])
-        about |= {"command": command, "height": height, "width": width, "rounds": rounds}
-        write_json(path, {"about": about, "speeds": speed_json(speeds)})
-        print(f"numbers: {path}")
+    file = None if output is None else output / f"bench-{recipe}.json"
+    bench_policies(recipe, DETECTION_RECIPES[recipe](), options, file)
+    if file is not None:
+        print(f"numbers: {file}")
 
 
 def bench_tracking(

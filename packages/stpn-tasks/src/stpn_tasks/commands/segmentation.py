@@ -63,9 +63,11 @@ def eval_segmentation(
     )
     from stpn_tasks.segmentation.data import open_videos
     from stpn_tasks.tables import print_table
+    from stpn_tasks.weights_file import check_is_file
 
     if zip_test and output is None:
         raise ValueError("--zip-test needs --output, the folder for results.zip")
+    check_is_file(weights)
     accelerator = make_accelerator(device)
     with main_process_first(accelerator):
         videos = open_videos(data, split, image_root=images, num_videos=num_videos)

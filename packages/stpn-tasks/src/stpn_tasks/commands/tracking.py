@@ -44,7 +44,9 @@ def eval_tracking(
     from stpn_tasks.tables import print_table
     from stpn_tasks.tracking.command import evaluate_saved
     from stpn_tasks.tracking.data import open_sequences
+    from stpn_tasks.weights_file import check_is_file
 
+    check_is_file(weights)
     accelerator = make_accelerator(device)
     with main_process_first(accelerator):
         sequences = open_sequences(data, split, num_sequences=num_sequences)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,12 +10,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rich.table import Table
-
 from stpn_tasks.comparison.options import ComparisonOptions
 from stpn_tasks.comparison.run import as_command
 from stpn_tasks.comparison.seeds import Seed
 from stpn_tasks.comparison.workers import in_two_stages
+from stpn_tasks.results import summary
 from stpn_tasks.tables import environment, read_json, write_json
 
 SeedT = TypeVar("SeedT", bound=Seed[Any])
@@ -155,15 +153,4 @@ def cpu_seconds(path: Path) -> float:
 
 def mean_and_spread(values: Sequence[float | None]) -> str:
     """Return "53.0 ± 1.2" of several seeds, "53.0" of one, or a dash where nothing is known."""
-    known = [value for value in values if value is not None]
-    if not known:
-        return "–"
-    mean = f"{statistics.fmean(known):.1f}"
-    return f"{mean} ± {statistics.stdev(known):.1f}" if len(known) > 1 else mean
-
-
-def row_table(title: str) -> Table:
-    """Return a table whose first column is for the labels of rows."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("", no_wrap=True)
-    return table
+    return str(summary(value for value in values if value is not None))

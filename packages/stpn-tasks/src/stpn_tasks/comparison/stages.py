@@ -11,10 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from stpn_backbones import PromptedSwin
-from stpn_data.deteriorated import DeterioratedVideo, ObjectCrops, RenderOptions
+from stpn_data.deteriorated import DeterioratedVideo, RenderOptions
 from stpn_tasks.comparison.options import Scale
 from stpn_tasks.comparison.protocol import (
     CLIPS,
@@ -32,14 +29,13 @@ from stpn_tasks.detection.data import build_clips, build_collate
 from stpn_tasks.detection.detections import Detections, save_detections
 from stpn_tasks.detection.detector import VideoDetector
 from stpn_tasks.detection.evaluation import evaluate_detector
-from stpn_tasks.detection.pretraining import CropClassifier, VariedCrops, collate_crops
+from stpn_tasks.detection.pretraining import pretrain_on_crops
 from stpn_tasks.detection.run import build_inference, centre_predictor
 from stpn_tasks.engine import train
-from stpn_tasks.recipes import DetectionRecipe, OptimRecipe, small_baseline
+from stpn_tasks.recipes import DetectionRecipe, small_baseline
 from stpn_tasks.results import Run, run_from_json, run_json
 from stpn_tasks.tables import environment, read_json, write_json
 
-CROP_BATCH = 48
 TEST_BATCH = 16
 # Weaker detections count in the evaluation, but nobody draws them.
 KEPT_SCORE = 0.05
@@ -90,35 +86,17 @@ def train_single_frame(space: Workspace) -> None:
         return
     videos = space.train_videos(CLIPS)
     detector = build_detector(recipe, len(videos.classes))
-    _pretrain(space, detector, videos)
-    _fit(space, detector, recipe, videos, SINGLE_FRAME, time.process_time())
-    save_detector(weights, detector.cpu(), recipe, videos.classes)
-
-
-def _pretrain(space: Workspace, detector: VideoDetector, videos: DeterioratedVideo) -> None:
-    backbone = detector.encoder.backbone
-    assert isinstance(backbone, PromptedSwin)
-    optim = OptimRecipe(
-        lr=1e-3,
-        batch_size=CROP_BATCH,
-        epochs=1,
-        epoch_size=CROP_BATCH * space.scale.crop_steps,
-        warmup_steps=20,
-        schedule="cosine",
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(space.seed)
-        classifier = CropClassifier(backbone, len(videos.classes))
-    train(
-        classifier,
-        VariedCrops(ObjectCrops(videos), space.seed),
-        collate_crops,
-        optim,
+    pretrain_on_crops(
+        detector.encoder.backbone,
+        videos,
+        space.scale.crop_steps,
         accelerator=space.accelerator(),
         seed=space.seed,
         title=f"seed {space.seed}, crops",
         line=line(),
     )
+    _fit(space, detector, recipe, videos, SINGLE_FRAME, time.process_time())
+    save_detector(weights, detector.cpu(), recipe, videos.classes)
 
 
 def _fit(

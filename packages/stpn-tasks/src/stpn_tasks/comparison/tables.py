@@ -17,7 +17,7 @@ def precision_rows(results: Results, test_set: str) -> Table:
         results: with one seed, or more for means and spreads.
         test_set: which one.
     """
-    table = _table(f"Average precision, {spoken(test_set)} clips (percent)")
+    table = row_table(f"Average precision, {spoken(test_set)} clips (percent)")
     for condition in MAIN:
         for metric in ("AP", "AP50"):
             table.add_column(f"{condition}\n{metric}", justify="right")
@@ -41,7 +41,7 @@ def condition_rows(results: Results, test_set: str, conditions: Sequence[str]) -
         test_set: which one.
         conditions: the columns.
     """
-    table = _table(f"AP50, {spoken(test_set)} clips (percent)")
+    table = row_table(f"AP50, {spoken(test_set)} clips (percent)")
     for condition in conditions:
         table.add_column(spoken(condition), justify="right")
     for model in results.models:
@@ -50,7 +50,8 @@ def condition_rows(results: Results, test_set: str, conditions: Sequence[str]) -
     return table
 
 
-def _table(title: str) -> Table:
+def row_table(title: str) -> Table:
+    """Return a table whose first column is for the labels of rows."""
     table = Table(title=title, title_justify="left")
     table.add_column("", no_wrap=True)
     return table

@@ -12,11 +12,17 @@ from random import Random
 
 import torch
 import torch.nn.functional as F
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from stpn_backbones import PromptedSwin
+from stpn_core import PromptableBackbone
 from stpn_data.batch import pad_images
-from stpn_data.deteriorated import ObjectCrops
+from stpn_data.deteriorated import DeterioratedVideo, ObjectCrops
+from stpn_tasks.engine import train
+from stpn_tasks.recipes import OptimRecipe
+
+CROP_BATCH = 48
 
 
 class VariedCrops:
@@ -111,3 +117,48 @@ class CropClassifier(nn.Module):
         """Return the loss of a batch of crops."""
         losses = [F.cross_entropy(logits, batch.labels) for logits in self.logits(batch.images)]
         return CropLosses(torch.stack(losses).sum())
+
+
+def pretrain_on_crops(
+    backbone: PromptableBackbone,
+    videos: DeterioratedVideo,
+    steps: int,
+    *,
+    accelerator: Accelerator,
+    seed: int,
+    title: str,
+    line: int = 0,
+) -> None:
+    """Train a backbone on the clean objects of generated video, in place.
+
+    Args:
+        backbone: a `PromptedSwin`.
+        videos: whose objects are cut out.
+        steps: of ``CROP_BATCH`` crops.
+        accelerator: devices and processes.
+        seed: of the classifier, the order and the draws.
+        title: what the progress bar says.
+        line: of the terminal that it is in.
+    """
+    assert isinstance(backbone, PromptedSwin)
+    optim = OptimRecipe(
+        lr=1e-3,
+        batch_size=CROP_BATCH,
+        epochs=1,
+        epoch_size=CROP_BATCH * steps,
+        warmup_steps=20,
+        schedule="cosine",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        classifier = CropClassifier(backbone, len(videos.classes))
+    train(
+        classifier,
+        VariedCrops(ObjectCrops(videos), seed),
+        collate_crops,
+        optim,
+        accelerator=accelerator,
+        seed=seed,
+        title=title,
+        line=line,
+    )

@@ -140,14 +140,25 @@ class ClassMatches:
         precision = np.zeros((len(THRESHOLDS), len(RECALLS)))
         for row, true, false in zip(precision, self.true[area], self.false[area], strict=True):
             # What is neither true nor false moves neither precision nor recall.
-            found = true[chosen & (true | false)]
-            true_positives = np.cumsum(found)
-            points = true_positives / (np.arange(1, len(found) + 1) + np.spacing(1))
-            envelope = np.maximum.accumulate(points[::-1])[::-1]
-            first = np.searchsorted(true_positives / num_objects, RECALLS)
-            reached = first < len(found)
-            row[reached] = envelope[first[reached]]
+            row[:] = interpolated_precision(true[chosen & (true | false)], num_objects)
         return precision
+
+
+def interpolated_precision(hits: np.ndarray, num_objects: int) -> np.ndarray:
+    """Return the best precision at each recall 0, 0.01, ..., 1 or a higher one, 0 beyond: (101,).
+
+    Args:
+        hits: (n,) bool: the prediction found an object; best score first.
+        num_objects: objects to find.
+    """
+    precision = np.zeros(len(RECALLS))
+    found = np.cumsum(hits)
+    points = found / (np.arange(1, len(hits) + 1) + np.spacing(1))
+    envelope = np.maximum.accumulate(points[::-1])[::-1]
+    first = np.searchsorted(found / num_objects, RECALLS)
+    reached = first < len(hits)
+    precision[reached] = envelope[first[reached]]
+    return precision
 
 
 def match_class(objects: Objects, found: Found, label: int) -> ClassMatches:

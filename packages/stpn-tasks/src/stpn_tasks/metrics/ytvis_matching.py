@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stpn_tasks.metrics.coco import RECALLS, THRESHOLDS
+from stpn_tasks.metrics.coco import RECALLS, THRESHOLDS, interpolated_precision
 from stpn_tasks.metrics.ytvis_tracks import (
     Tracks,
     VideoObject,
@@ -143,20 +143,3 @@ def accumulate(matches: Sequence[Matches]) -> tuple[np.ndarray, np.ndarray]:
                 precision[threshold, :, area, column] = curve
                 recall[threshold, area, column] = hits.sum() / num_objects[area]
     return precision, recall
-
-
-def interpolated_precision(hits: np.ndarray, num_objects: int) -> np.ndarray:
-    """Return the best precision at each recall 0, 0.01, ..., 1 or a higher one, 0 beyond: (101,).
-
-    Args:
-        hits: (n,) bool: the prediction found an object; best score first.
-        num_objects: objects to find.
-    """
-    precision = np.zeros(len(RECALLS))
-    found = np.cumsum(hits)
-    points = found / (np.arange(1, len(hits) + 1) + np.spacing(1))
-    envelope = np.maximum.accumulate(points[::-1])[::-1]
-    first = np.searchsorted(found / num_objects, RECALLS)
-    reached = first < len(hits)
-    precision[reached] = envelope[first[reached]]
-    return precision

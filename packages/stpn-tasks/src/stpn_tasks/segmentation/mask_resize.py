@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pycocotools import mask as coco_mask
 from torch import Tensor
 from torch.nn.functional import interpolate
+
+from stpn_data.rle import encode_masks
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,4 @@ def encode(masks: Bool[Tensor, "n H W"]) -> list[dict[str, object]]:
 
     An empty mask is one run, not None.
     """
-    columns = masks.transpose(1, 2).contiguous().cpu().numpy()  # runs go down the columns
-    encoded = coco_mask.encode(columns.view(np.uint8).transpose(2, 1, 0))
-    return [{"size": list(rle["size"]), "counts": rle["counts"].decode()} for rle in encoded]
+    return encode_masks(masks.cpu().numpy())

@@ -16,6 +16,7 @@ from stpn_tasks.draw import draw_boxes
 from stpn_tasks.tables import write_json
 from stpn_tasks.tracking.crops import Image
 from stpn_tasks.tracking.tracker import OnlineTracker, TrackResult
+from stpn_tasks.video_source import output_files
 
 CLASSES = ("target", "lost")
 
@@ -64,16 +65,11 @@ def predict_tracking(
         ValueError: the box has no area on the first frame, or the output would take the place of
             the input.
     """
-    path = reader.path.resolve()
-    name = path.name if path.is_dir() else path.stem
-    video_path, boxes_path = output / f"{name}.mp4", output / f"{name}.json"
-    if video_path.resolve() == path:
-        raise ValueError(f"{video_path} is the video itself: choose another output folder")
-    output.mkdir(parents=True, exist_ok=True)
+    video_path, boxes_path = output_files(reader, output)
     rows: list[dict[str, Any]] = []
     rate = reader.fps or fps
     failure: DataError | None = None
-    bar = tqdm(total=reader.num_frames, desc=name, unit="frame", disable=not progress)
+    bar = tqdm(total=reader.num_frames, desc=video_path.stem, unit="frame", disable=not progress)
     with bar, VideoWriter(video_path, rate, reader.size) as writer:
         try:
             for frame, result in _follow(tracker, reader, box_xywh):
@@ -87,7 +83,7 @@ def predict_tracking(
     write_json(
         boxes_path,
         {
-            "video": path.name,
+            "video": reader.path.resolve().name,
             "height": reader.size[0],
             "width": reader.size[1],
             "fps": rate,

@@ -9,18 +9,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
-
-from stpn_backbones import PromptedSwin
-from stpn_data.deteriorated import DeterioratedSegmentation, ObjectCrops
+from stpn_data.deteriorated import DeterioratedSegmentation
 from stpn_data.youtube_vis_json import to_youtube_vis
 from stpn_tasks.comparison.rows import cpu_seconds, forget_tests, train_once
 from stpn_tasks.comparison.seeds import Seed
-from stpn_tasks.comparison.stages import CROP_BATCH
 from stpn_tasks.comparison.workers import line
-from stpn_tasks.detection.pretraining import CropClassifier, VariedCrops, collate_crops
-from stpn_tasks.engine import train
-from stpn_tasks.recipes import OptimRecipe
+from stpn_tasks.detection.pretraining import pretrain_on_crops
 from stpn_tasks.segmentation.association import AssociationOptions
 from stpn_tasks.segmentation.build import build_segmenter
 from stpn_tasks.segmentation.checkpoint import load_segmenter, save_segmenter
@@ -71,25 +65,10 @@ def train_first(space: SegmentationSeed) -> None:
     if not start.exists():
         videos = space.train_videos()
         segmenter = build_segmenter(recipe, len(videos.classes))
-        backbone = segmenter.encoder.backbone
-        assert isinstance(backbone, PromptedSwin)
-        steps = space.scale.crop_steps
-        optim = OptimRecipe(
-            lr=1e-3,
-            batch_size=CROP_BATCH,
-            epochs=1,
-            epoch_size=CROP_BATCH * steps,
-            warmup_steps=min(20, steps),
-            schedule="cosine",
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(space.seed)
-            classifier = CropClassifier(backbone, len(videos.classes))
-        train(
-            classifier,
-            VariedCrops(ObjectCrops(videos), space.seed),
-            collate_crops,
-            optim,
+        pretrain_on_crops(
+            segmenter.encoder.backbone,
+            videos,
+            space.scale.crop_steps,
             accelerator=space.accelerator(),
             seed=space.seed,
             title=f"seed {space.seed}, crops",

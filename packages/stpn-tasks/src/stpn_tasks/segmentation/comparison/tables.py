@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from stpn_tasks.comparison.rows import mean_and_spread, row_table
+from stpn_tasks.comparison.rows import mean_and_spread
+from stpn_tasks.comparison.tables import row_table
 from stpn_tasks.segmentation.comparison.protocol import ASSOCIATED, ASSOCIATIONS
 
 Numbers = Mapping[str, Any]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -28,6 +29,7 @@ from stpn_tasks.tracking.comparison.protocol import (
     SEQUENCES,
     TRACKER,
     Row,
+    Template,
     TrackingScale,
     first_tracker,
     training_recipe,
@@ -160,63 +162,52 @@ def train_and_test(space: TrackingSeed, training: str) -> dict[str, Any]:
 def gate(space: TrackingSeed) -> Mapping[str, Any]:
     """Return what the baseline finds in single steps with the template of another sequence."""
     saved = load_tracker(space.weights("baseline"))
-    other = _once(space, "gate-other_template", lambda bar: _other_template(space, saved, bar))
-    return summary(other)
-
-
-def _other_template(space: TrackingSeed, saved: SavedTracker, bar: Bar) -> FrameOverlaps:
-    return single_steps(
+    test = partial(
+        single_steps,
         saved,
         space.test_sequences(),
         template="first",
         support="off",
         accelerator=space.accelerator(),
         seed=space.seed,
-        bar=bar,
         first_of="other",
     )
+    return summary(_once(space, "gate-other_template", test))
 
 
 def _test(space: TrackingSeed, saved: SavedTracker, row: Row) -> dict[str, Any]:
     dataset = space.test_sequences()
     accelerator = space.accelerator()
     found: dict[str, Any] = {}
-    for template in ("first", "recent"):
-        steps = _once(
-            space,
-            f"{row.name}-step-{template}",
-            lambda bar, template=template: single_steps(  # type: ignore[misc]
-                saved,
-                dataset,
-                template=template,
-                support=row.support,
-                accelerator=accelerator,
-                seed=space.seed,
-                bar=bar,
-            ),
+    templates: tuple[Template, ...] = ("first", "recent")
+    for template in templates:
+        step = partial(
+            single_steps,
+            saved,
+            dataset,
+            template=template,
+            support=row.support,
+            accelerator=accelerator,
+            seed=space.seed,
         )
-        tracks = _once(
-            space,
-            f"{row.name}-track-{template}",
-            lambda bar, template=template: track_all(  # type: ignore[misc]
-                saved,
-                dataset,
-                online=template == "recent",
-                support=row.support,
-                device=accelerator.device,
-                bar=bar,
-            ),
+        track = partial(
+            track_all,
+            saved,
+            dataset,
+            online=template == "recent",
+            support=row.support,
+            device=accelerator.device,
         )
-        found[f"step_{template}"] = summary(steps)
-        found[f"track_{template}"] = summary(tracks)
+        found[f"step_{template}"] = summary(_once(space, f"{row.name}-step-{template}", step))
+        found[f"track_{template}"] = summary(_once(space, f"{row.name}-track-{template}", track))
     return found
 
 
-def _once(space: TrackingSeed, name: str, test: Callable[[Bar], FrameOverlaps]) -> FrameOverlaps:
+def _once(space: TrackingSeed, name: str, test: Callable[..., FrameOverlaps]) -> FrameOverlaps:
     """Test, or read what the test gave before."""
     path = space.found(name)
     if not path.exists():
-        found = test(Bar(f"seed {space.seed}, {name}", line()))
+        found = test(bar=Bar(f"seed {space.seed}, {name}", line()))
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as partial:
             np.savez_compressed(
