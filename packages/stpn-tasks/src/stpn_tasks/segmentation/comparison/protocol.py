@@ -41,7 +41,7 @@ class SegmentationScale:
 
 
 SCALES = {
-    "quick": SegmentationScale(1400, 150, 500, 3000, 600, 1.6),
+    "quick": SegmentationScale(1400, 100, 500, 2200, 600, 1.6),
     "full": SegmentationScale(4000, 300, 1000, 12_000, 3000, 1.6),
     "smoke": SegmentationScale(4, 3, 2, 2, 2, 1.5),
 }
