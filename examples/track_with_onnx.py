@@ -44,7 +44,8 @@ class OnnxTracker:
         self.online, self.oldest, self.best_score = [self.template], 0, -1.0
         self.embeddings, self.support, self.prompts = {}, [], {}
         self.encode_templates()
-        self.remember(self.crop(frame, "search")[0])
+        if self.prompted:
+            self.remember(self.crop(frame, "support")[0])
 
     def track(self, frame: Image) -> tuple[Box, float | None]:
         """Return the box of the target in the next frame, and a score from 0 to 1 (or None)."""
@@ -55,10 +56,12 @@ class OnnxTracker:
             found = self.run("track_prompted", search=search, **self.templates, **prompts)
         else:
             found = self.run("track_plain", search=search, **self.templates)
-        self.remember(search)
         x, y, width, height = (side * float(share) for share in found["box_cxcywh"][0])
         left, top = x + centre[0] - side / 2 - width / 2, y + centre[1] - side / 2 - height / 2
         self.box = self.clip((left, top, width, height))
+        if self.prompted and self.number % self.options["support"]["stride"] == 0:
+            around_target = self.options["support_crop"] == "target"
+            self.remember(self.crop(frame, "support")[0] if around_target else search)
         score = float(found["score"][0]) if "score" in found else None
         self.renew_templates(frame, score)
         return self.box, score
@@ -74,11 +77,10 @@ class OnnxTracker:
         online = np.stack(self.online, axis=1)  # (1, n, 3, T, T)
         self.templates = self.run("encode_templates", template=self.template, online=online)
 
-    def remember(self, search: np.ndarray) -> None:
-        """Let every S-th frame pass without prompts too, for those of later frames."""
-        if self.prompted and self.number % self.options["support"]["stride"] == 0:
-            found = self.run("track_plain", search=search, **self.templates)
-            self.embeddings[self.number] = found["embedding"]
+    def remember(self, crop: np.ndarray) -> None:
+        """Let a crop of every S-th frame pass without prompts, for those of later frames."""
+        found = self.run("track_plain", search=crop, **self.templates)
+        self.embeddings[self.number] = found["embedding"]
 
     def predict_prompts(self) -> dict[str, np.ndarray]:
         """Take the latest K multiples of S before this frame; frame 0 stands for missing ones."""

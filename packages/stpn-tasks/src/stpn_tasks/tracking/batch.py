@@ -23,7 +23,7 @@ class TrackBatch:
         search: (B, 3, S, S), search crops.
         boxes_xyxy: (B, 4), boxes in the search crops as shares of them, not cut to 0 .. 1.
         is_positive: (B,), whether the target is in the search crop.
-        support: (B, K, 3, S, S), crops of support frames; None for a tracker without prompts.
+        support: (B, K, 3, C, C), crops of support frames; None for a tracker without prompts.
     """
 
     template: Float32[Tensor, "B 3 T T"]
@@ -31,7 +31,7 @@ class TrackBatch:
     search: Float32[Tensor, "B 3 S S"]
     boxes_xyxy: Float32[Tensor, "B 4"]
     is_positive: Bool[Tensor, " B"]
-    support: Float32[Tensor, "B K 3 S S"] | None
+    support: Float32[Tensor, "B K 3 C C"] | None
 
     def __len__(self) -> int:
         """Return B."""
@@ -64,7 +64,7 @@ def collate_tracks(samples: Sequence[TrackCrops]) -> TrackBatch:
     support = None
     if counts[0]:
         crops = to_input([crop for sample in samples for crop in sample.support])
-        support = crops.unflatten(0, (len(samples), counts[0]))  # (B, K, 3, S, S)
+        support = crops.unflatten(0, (len(samples), counts[0]))  # (B, K, 3, C, C)
     return TrackBatch(
         template=to_input([sample.template for sample in samples]),
         online=to_input([sample.online for sample in samples]).unsqueeze(1),  # (B, 1, 3, T, T)

@@ -109,6 +109,7 @@ def crop_options(recipe: TrackingRecipe) -> CropOptions:
         brightness=crops.brightness,
         support=_support(recipe.prompts),
         support_video=recipe.prompts.support_video,
+        support_crop=recipe.prompts.support_crop,
     )
 
 
@@ -125,6 +126,7 @@ def build_tracker_options(recipe: TrackingRecipe) -> TrackerOptions:
         score_decay=follow.score_decay,
         lost_score=follow.lost_score,
         support=_support(recipe.prompts) or CausalSampler(),
+        support_crop=recipe.prompts.support_crop,
     )
 
 

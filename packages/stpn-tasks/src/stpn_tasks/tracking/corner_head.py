@@ -37,7 +37,10 @@ class CornerHead(nn.Module):
 
 
 def expected_boxes(corner_logits: Float[Tensor, "B 2 h w"]) -> Float[Tensor, "B 4"]:
-    """Return left, top, right, bottom, in shares of the crop, that corners have on average."""
+    """Return left, top, right, bottom, in shares of the crop, that corners have on average.
+
+    In float32 at least, whatever the logits are in: bfloat16 would round places to pixels.
+    """
     corners = [_expected_place(logits) for logits in corner_logits.split(1, dim=1)]
     return torch.cat(corners, dim=1)
 
@@ -61,6 +64,7 @@ def _expected_place(logits: Float[Tensor, "B 1 h w"]) -> Float[Tensor, "B 2"]:
     rows, columns = logits.shape[2:]
     precise = logits.to(torch.promote_types(logits.dtype, torch.float32))
     places = precise.flatten(1).softmax(1).unflatten(1, (rows, columns))  # (B, h, w)
-    x = places.sum(1) @ (torch.arange(columns).to(places) / columns)  # (B,)
-    y = places.sum(2) @ (torch.arange(rows).to(places) / rows)  # (B,)
-    return torch.stack([x, y], dim=1).to(logits.dtype)
+    # Sums, since autocast would take products of matrices in half precision.
+    x = (places.sum(1) * (torch.arange(columns).to(places) / columns)).sum(1)  # (B,)
+    y = (places.sum(2) * (torch.arange(rows).to(places) / rows)).sum(1)  # (B,)
+    return torch.stack([x, y], dim=1)

@@ -77,7 +77,8 @@ def export_tracker(saved: SavedTracker, folder: Path, file_format: Format) -> li
     description_file.unlink(missing_ok=True)  # an older one would be of files that are replaced
     options = build_tracker_options(saved.recipe)
     sizes = options.template_size, options.search_size
-    arguments = draw_arguments(saved.network, *sizes)
+    support_size = options.support_size
+    arguments = draw_arguments(saved.network, *sizes, support_size=support_size)
     graphs, outputs = [], {}
     for name, module in tracker_modules(saved.network).items():
         program = export_program(module, arguments[name])
@@ -89,7 +90,7 @@ def export_tracker(saved: SavedTracker, folder: Path, file_format: Format) -> li
             else:
                 torch.export.save(program, partial)
         graphs.append(path)
-    written = check_files(saved.network, graphs, *sizes)
+    written = check_files(saved.network, graphs, *sizes, support_size=support_size)
     files = {graph.name: graph.path.name for graph in written}
     description = describe(saved.network, options, files, arguments, outputs)
     write_text(description_file, json.dumps(description, indent=1) + "\n")
@@ -97,7 +98,12 @@ def export_tracker(saved: SavedTracker, folder: Path, file_format: Format) -> li
 
 
 def check_files(
-    network: MixFormer, paths: list[Path], template_size: int, search_size: int
+    network: MixFormer,
+    paths: list[Path],
+    template_size: int,
+    search_size: int,
+    *,
+    support_size: int | None = None,
 ) -> list[WrittenGraph]:
     """Run graphs in files against the network, with fewer and more templates than were traced.
 
@@ -106,6 +112,7 @@ def check_files(
         paths: ``NAME.onnx`` or ``NAME.pt2``.
         template_size: rows and columns of a template.
         search_size: rows and columns of a search crop.
+        support_size: of a support crop; as of a search crop if not given.
 
     Raises:
         ValueError: if a graph gives something else than the network; names the file.
@@ -116,6 +123,7 @@ def check_files(
             network,
             template_size,
             search_size,
+            support_size=support_size,
             num_online=num_online,
             num_support=num_support,
             seed=num_online,

@@ -11,21 +11,25 @@ from torch import Tensor
 from stpn_data.batch import IMAGE_MEAN, IMAGE_STD
 from stpn_tasks.tracking.graphs import Arguments, Named, flat, open_sizes
 from stpn_tasks.tracking.mixformer import MixFormer
-from stpn_tasks.tracking.options import TrackerOptions
+from stpn_tasks.tracking.options import SupportCrop, TrackerOptions
 
 # When `OnlineTracker` calls which graph; within a frame in this order.
 _RENEWED = ("encode_templates", "an online template was added or replaced; after all else")
 _CALLS = {
     "first_frame": (
         ("encode_templates", "always: the initial template, which is the only online one too"),
-        ("track_plain", "always: the crop around the given box supports later frames"),
+        ("track_plain", "always: the support crop around the given box supports later frames"),
     ),
     "later_frames": (
         ("predict_prompts", "the support frames are not those of the frame before"),
         ("track_prompted", "always"),
-        ("track_plain", "multiples of the stride support later frames: the same search crop"),
+        ("track_plain", "multiples of the stride support later frames: {crop}"),
         _RENEWED,
     ),
+}
+_SUPPORT_CROPS: dict[SupportCrop, str] = {
+    "searched": "the same search crop",
+    "target": "a support crop around the box that was found, clipped",
 }
 _CALLS_PLAIN = {
     "first_frame": _CALLS["first_frame"][:1],
@@ -51,7 +55,11 @@ def describe(
     """
     described: dict[str, Any] = asdict(options)
     if network.predictor is None:
-        described["support"] = None
+        described |= {"support": None, "support_crop": None}
+    else:
+        sizes = {"support_size": options.support_size, "support_factor": options.support_factor}
+        described |= sizes
+    crop = _SUPPORT_CROPS[options.support_crop]
     return {
         "graphs": {
             name: {
@@ -62,7 +70,7 @@ def describe(
             for name, file in files.items()
         },
         "calls": {
-            frames: [{"graph": graph, "when": when} for graph, when in calls]
+            frames: [{"graph": graph, "when": when.format(crop=crop)} for graph, when in calls]
             for frames, calls in (_CALLS if network.predictor else _CALLS_PLAIN).items()
         },
         "normalisation": {

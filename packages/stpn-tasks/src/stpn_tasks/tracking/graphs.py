@@ -117,6 +117,7 @@ def draw_arguments(
     template_size: int,
     search_size: int,
     *,
+    support_size: int | None = None,
     num_online: int = _TRACED_ONLINE,
     num_support: int = _TRACED_SUPPORT,
     seed: int = 0,
@@ -127,6 +128,8 @@ def draw_arguments(
         network: takes them.
         template_size: rows and columns of a template.
         search_size: rows and columns of a search crop.
+        support_size: of a crop that supports later frames, which is all that a network with a
+            predictor sees without prompts; as of a search crop if not given.
         num_online: online templates.
         num_support: support frames K.
         seed: of the crops.
@@ -135,9 +138,9 @@ def draw_arguments(
     template, *online = torch.randn(
         1 + num_online, 1, 3, template_size, template_size, generator=generator
     )
-    search, *support = torch.randn(
-        1 + num_support, 1, 3, search_size, search_size, generator=generator
-    )
+    search = torch.randn(1, 3, search_size, search_size, generator=generator)
+    support_size = support_size or search_size
+    support = torch.randn(num_support, 1, 3, support_size, support_size, generator=generator)
     modules = tracker_modules(network)
     arguments: dict[str, Arguments] = {
         "encode_templates": {"template": template, "online": torch.stack(online, dim=1)}
@@ -145,11 +148,13 @@ def draw_arguments(
     templates = modules["encode_templates"](**arguments["encode_templates"])
     arguments["track_plain"] = {"search": search, "templates": templates}
     if network.predictor is not None:
+        arguments["track_prompted"] = arguments["track_plain"]
+        arguments["track_plain"] = {"search": support[0], "templates": templates}
         found = [modules["track_plain"](crop, templates)["embedding"] for crop in support]
         embeddings = torch.stack(found, dim=1)  # (1, K, n, d)
         prompts = modules["predict_prompts"](embeddings)
         arguments["predict_prompts"] = {"embeddings": embeddings}
-        arguments["track_prompted"] = {**arguments["track_plain"], "prompts": prompts}
+        arguments["track_prompted"] |= {"prompts": prompts}
     return arguments
 
 

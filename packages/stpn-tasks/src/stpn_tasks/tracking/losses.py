@@ -98,7 +98,8 @@ def place_loss(
     corners = targets_xyxy.clamp(0.0, 1.0).unflatten(1, (2, 2))  # (B, corner, xy)
     across, down = _shares(corners[..., 0], columns), _shares(corners[..., 1], rows)
     cells = (down.unsqueeze(3) * across.unsqueeze(2)).flatten(2)  # (B, corner, h*w)
-    return -(cells * corner_logits.flatten(2).log_softmax(2)).sum(2).mean()
+    precise = corner_logits.to(cells.dtype)  # (B, 2, h, w)
+    return -(cells * precise.flatten(2).log_softmax(2)).sum(2).mean()
 
 
 def _shares(places: Tensor, count: int) -> Tensor:

@@ -190,9 +190,9 @@ class MixFormer(nn.Module):
         return self._predictor.embed(search_tokens, (side, side))
 
     def embed_support_crops(
-        self, crops: Float[Tensor, "B K 3 S S"], templates: EncodedTemplates
+        self, crops: Float[Tensor, "B K 3 C C"], templates: EncodedTemplates
     ) -> Float[Tensor, "B K n d"]:
-        """Embed K earlier search crops of each clip, for training.
+        """Embed support crops of each clip, of K earlier frames, for training.
 
         No gradient flows through the pass over them, as in the authors' code.
         """

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias, get_args
 
 from stpn_data.sampling import CausalSampler
+
+# What of an earlier frame supports a later one: see `TrackerOptions`.
+SupportCrop: TypeAlias = Literal["searched", "target"]
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,14 @@ class TrackerOptions:
         clip_margin: pixels that a box keeps inside the frame, and its least side.
         support: support frames of a network that predicts prompts; no source tells K and S for
             tracking, these are the paper's of detection.
+        support_crop: what of a support frame is encoded: "searched", the crop that was searched in
+            there, around the box of the frame before; or "target", half of its side and size,
+            around the box that was found in it. That one shows which of several objects the target
+            is, and costs a quarter.
 
     Raises:
-        ValueError: a size, factor, interval or margin that is not positive, or a score outside
-            0 .. 1.
+        ValueError: a size, factor, interval or margin that is not positive, a score outside
+            0 .. 1, or another support crop.
     """
 
     template_size: int = 128
@@ -44,6 +52,7 @@ class TrackerOptions:
     lost_score: float = 0.5
     clip_margin: int = 10
     support: CausalSampler = field(default_factory=CausalSampler)
+    support_crop: SupportCrop = "searched"
 
     def __post_init__(self) -> None:
         """Check the numbers."""
@@ -57,6 +66,28 @@ class TrackerOptions:
         for name in ("update_score", "lost_score"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} must be in 0 .. 1, got {getattr(self, name)}")
+        if self.support_crop not in get_args(SupportCrop):
+            raise ValueError(
+                f"support_crop must be one of {get_args(SupportCrop)}, got {self.support_crop!r}"
+            )
+
+    @property
+    def support_size(self) -> int:
+        """Rows and columns of a support crop."""
+        return support_part(self.search_size, self.search_factor, self.support_crop)[0]
+
+    @property
+    def support_factor(self) -> float:
+        """Side of a support crop in the frame, by the mean side of the target."""
+        return support_part(self.search_size, self.search_factor, self.support_crop)[1]
+
+
+def support_part(size: int, factor: float, crop: SupportCrop) -> tuple[int, float]:
+    """Return size and factor of a support crop, by those of the search crop.
+
+    Both have the same scale, so that objects look the same in them.
+    """
+    return (size // 2, factor / 2) if crop == "target" else (size, factor)
 
 
 def mixformer_22k() -> TrackerOptions:

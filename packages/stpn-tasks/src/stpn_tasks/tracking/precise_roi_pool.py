@@ -19,7 +19,7 @@ def precise_roi_pool(
 
     Args:
         maps: one map of each box.
-        boxes_xyxy: left, top, right, bottom in cells.
+        boxes_xyxy: left, top, right, bottom in cells; may be more precise than the map.
         size: bins per side.
 
     Returns:
@@ -27,7 +27,7 @@ def precise_roi_pool(
     """
     x_shares = _hat_means(boxes_xyxy[:, 0], boxes_xyxy[:, 2], size, maps.shape[3])
     y_shares = _hat_means(boxes_xyxy[:, 1], boxes_xyxy[:, 3], size, maps.shape[2])
-    return torch.einsum("bchw,bph,bqw->bcpq", maps, y_shares, x_shares)
+    return torch.einsum("bchw,bph,bqw->bcpq", maps, y_shares.to(maps), x_shares.to(maps))
 
 
 def _hat_means(

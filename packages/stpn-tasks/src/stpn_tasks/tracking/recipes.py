@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from stpn_tasks.recipes import OptimRecipe
+from stpn_tasks.tracking.options import SupportCrop
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,8 @@ class TrackPromptRecipe:
         deep: prompts for every transformer layer instead of the first only.
         num_support: K, earlier search crops that support a frame.
         stride: S, frames between them.
+        support_crop: what of an earlier frame supports: the crop that was "searched" in there, or
+            around the "target" alone, see `TrackerOptions`.
         support_video: whose crops support in training: the "own" sequence's, or as a control those
             of an "other" one.
         centre_samples: training samples whose mean support token the predictor's reduction takes to
@@ -55,6 +58,7 @@ class TrackPromptRecipe:
     deep: bool = False
     num_support: int = 7
     stride: int = 8
+    support_crop: SupportCrop = "searched"
     support_video: Literal["own", "other"] = "own"
     centre_samples: int = 0
     gate: float | None = None
@@ -217,13 +221,18 @@ def small() -> TrackingRecipe:
     return TrackingRecipe(
         network=NetworkRecipe(name="small"),
         prompts=TrackPromptRecipe(
-            ffn_dim=128, deep=True, num_support=4, stride=3, centre_samples=128
+            ffn_dim=128,
+            deep=True,
+            num_support=4,
+            stride=3,
+            support_crop="target",
+            centre_samples=128,
         ),
         crops=CropRecipe(
             template_size=64,
             search_size=128,
             search_factor=5.0,
-            scale_jitter=0.1,
+            scale_jitter=0.2,
             centre_jitter=4.0,
             grey=0.0,
             brightness=0.05,

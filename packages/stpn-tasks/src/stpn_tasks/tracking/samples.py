@@ -2,8 +2,9 @@
 
 Samples come from `stpn_data.TrackSamples` as whole frames. Crops, jitter and augmentation are
 MixFormer's; support crops are ours, since no source says how STPN's tracker was trained. They are
-what the online tracker takes as support: search crops of the latest K multiples of S before the
-search frame, each around the target's own box with the search crop's jitter. Where a support frame
+what the online tracker takes as support: crops of the latest K multiples of S before the search
+frame, each around the target's own box; like a search crop with its jitter, or of half the side,
+jittered as a box that was found is. Where a support frame
 has no box, the crop lies around the latest one before it, as a tracker's would, or, before the
 first, around the first. Those of a negative are from the search frame's sequence.
 """
@@ -25,8 +26,12 @@ from stpn_data.sequences import TrackingDataset
 from stpn_data.track_samples import TrackFrame, TrackSample, TrackSamples
 from stpn_data.videos import DataError
 from stpn_tasks.tracking.crops import Box, CropWindow, Image
+from stpn_tasks.tracking.options import SupportCrop, support_part
 
 _MAX_DRAWS = 100
+# Of the centre of a support crop around the target, in its mean sides: boxes that are found are off
+# by less than a quarter, where they count as found.
+_FOUND_JITTER = 0.5
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,7 @@ class CropOptions:
         support: support frames of the search frame; None for a tracker without prompts.
         support_video: whose frames support: the "own" sequence's, or as a control those of an
             "other" one.
+        support_crop: what of a support frame is shown, see `TrackerOptions`.
     """
 
     template_size: int = 128
@@ -63,6 +69,7 @@ class CropOptions:
     brightness: float = 0.2
     support: CausalSampler | None = None
     support_video: Literal["own", "other"] = "own"
+    support_crop: SupportCrop = "searched"
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,8 @@ class TrackCrops:
         box_xyxy: x1, y1, x2, y2 of the target in the search crop, as shares of it; outside 0 .. 1
             where it sticks out. Of a negative: a box without the target.
         is_positive: the target is in the search crop.
-        support: K crops (S, S, 3) of support frames, ascending; none without a sampler.
+        support: K crops of support frames, ascending; none without a sampler. (S, S, 3), or half
+            of it if only the target is shown.
     """
 
     template: Image
@@ -164,7 +172,7 @@ class CropCutter:
         windows = [self._template_window(frame) for frame in templates]
         at_search = len(templates)
         windows.append(self._search_window(search, random))
-        windows += [self._search_window(frame, of_support) for frame in distinct.values()]
+        windows += [self._support_window(frame, of_support) for frame in distinct.values()]
         pairs = list(zip(windows, frames, strict=True))
         if any(window.padding(frame.pixels.shape[:2]).all() for window, frame in pairs):
             return None
@@ -188,6 +196,15 @@ class CropCutter:
         options = self.options
         jittered = jitter(frame.box_xywh, options.scale_jitter, options.centre_jitter, random)
         return CropWindow.around(jittered, options.search_factor, options.search_size)
+
+    def _support_window(self, frame: TrackFrame, random: Random) -> CropWindow:
+        options = self.options
+        centre = _FOUND_JITTER if options.support_crop == "target" else options.centre_jitter
+        jittered = jitter(frame.box_xywh, options.scale_jitter, centre, random)
+        size, factor = support_part(
+            options.search_size, options.search_factor, options.support_crop
+        )
+        return CropWindow.around(jittered, factor, size)
 
     def _support_of(self, search: TrackFrame, random: Random) -> tuple[int, list[int]]:
         """Return the sequence of the support frames and their numbers in it."""

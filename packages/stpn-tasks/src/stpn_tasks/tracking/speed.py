@@ -240,7 +240,9 @@ def _synchronise(device: torch.device) -> None:
 def _summary(seconds: np.ndarray, macs: np.ndarray, follow: TrackerOptions) -> list[FrameSpeed]:
     """Summarise the seconds (rounds, T, 2) and operations (T, 2), plain and with prompts."""
     num_frames = seconds.shape[1]
-    passes = [1.0 + follow.support.embeds(frame) for frame in range(num_frames)]
+    # Of a support pass, in passes over a search crop.
+    share = (follow.support_size / follow.search_size) ** 2
+    passes = [1.0 + share * follow.support.embeds(frame) for frame in range(num_frames)]
     rows = []
     for name in ABOUT:
         chosen = [t for t in range(num_frames) if work_of(t, follow) == name]

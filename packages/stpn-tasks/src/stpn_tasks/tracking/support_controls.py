@@ -1,7 +1,7 @@
 """Controls of a tracker's support: none at all, or the crops of another sequence.
 
 Each stands between the online tracker and its network and changes nothing else. The tracker passes
-a search crop without prompts exactly where it is to support later frames, so that this is where
+a crop without prompts exactly where it is to support later frames, so that this is where
 crops are noted and exchanged.
 """
 

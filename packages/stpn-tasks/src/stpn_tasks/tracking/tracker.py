@@ -5,9 +5,10 @@ also passes without prompts; what this pass gives is remembered and supports lat
 passes a frame. Support frames are t's latest K multiples of S before t, so nothing is seen that a
 tracker could not have seen; the first is frame 0, with the crop around the given box.
 
-The support crop of frame s is the crop that was searched in at s: it lies around the box of frame
-s - 1, and is encoded with the templates that were valid then. What a frame is supported by thus
-depends on where the tracker was, as its search crop does.
+The support crop of frame s is the crop that was searched in at s, around the box of frame s - 1;
+or, as an option, half of it around the box that was found in s. It is encoded with the templates
+that were valid then. What a frame is supported by thus depends on where the tracker was, as its
+search crop does.
 """
 
 from __future__ import annotations
@@ -134,7 +135,7 @@ class OnlineTracker:
             templates=self._encode(template, [template]),
             candidate=template,
         )
-        self._remember(state, self._search(frame, box)[1])
+        self._remember(state, frame, box)
 
     @torch.no_grad()
     def track(self, frame: Image) -> TrackResult:
@@ -156,14 +157,15 @@ class OnlineTracker:
                 f"{state.frame_size[1]}x{state.frame_size[0]}"
             )
         state.frame += 1
-        window, search = self._search(frame, state.box)
+        searched = state.box
+        window, search = self._search(frame, searched)
         found = self.network.track(search, state.templates, self._prompts(state))
-        self._remember(state, search)
         numbers = found.boxes_cxcywh[0].tolist()
         if not all(map(math.isfinite, numbers)):
             raise ValueError(f"the network's box in frame {state.frame} is not finite: {numbers}")
         margin = self.options.clip_margin
         state.box = clip_box(window.to_frame(numbers), state.frame_size, margin)
+        self._remember(state, frame, searched)
         score = None if found.scores is None else float(found.scores[0].sigmoid())
         self._renew_templates(state, frame, score)
         is_lost = score is not None and score < self.options.lost_score
@@ -200,12 +202,21 @@ class OnlineTracker:
             state.prompts = self.network.predict_prompts(state.memory.gather(support))
         return state.prompts
 
-    def _remember(self, state: TrackerState, search: Tensor) -> None:
-        """Encode a search crop without prompts if its frame supports later ones."""
+    def _remember(self, state: TrackerState, frame: Image, searched: Box) -> None:
+        """Encode the support crop without prompts if this frame supports later ones.
+
+        Args:
+            state: with the box that was found in the frame.
+            frame: the latest.
+            searched: the box that was searched around in it.
+        """
         sampler = self.options.support
         if self.network.predictor is None or not sampler.embeds(state.frame):
             return
-        tokens = self.network.track(search, state.templates).search_tokens
+        box = state.box if self.options.support_crop == "target" else searched
+        options = self.options
+        crop = self._crop(frame, box, options.support_factor, options.support_size)[1]
+        tokens = self.network.track(crop, state.templates).search_tokens
         embedding = self.network.embed_support(tokens)  # (1, n, d)
         if state.memory is None:
             state.memory = SupportMemory.like(embedding, memory_capacity(sampler))
@@ -215,12 +226,14 @@ class OnlineTracker:
         return self.network.encode_templates(template, torch.stack(list(online), dim=1))
 
     def _search(self, frame: Image, box: Box) -> tuple[CropWindow, Tensor]:
-        window = CropWindow.around(box, self.options.search_factor, self.options.search_size)
-        return window, to_input([window.cut(frame)]).to(self.device)
+        return self._crop(frame, box, self.options.search_factor, self.options.search_size)
 
     def _template(self, frame: Image, box: Box) -> Tensor:
-        window = CropWindow.around(box, self.options.template_factor, self.options.template_size)
-        return to_input([window.cut(frame)]).to(self.device)
+        return self._crop(frame, box, self.options.template_factor, self.options.template_size)[1]
+
+    def _crop(self, frame: Image, box: Box, factor: float, size: int) -> tuple[CropWindow, Tensor]:
+        window = CropWindow.around(box, factor, size)
+        return window, to_input([window.cut(frame)]).to(self.device)
 
 
 def _check_frame(frame: Image, number: int) -> None:

@@ -138,7 +138,7 @@ def centre_on_samples(
         batch = collate_tracks([samples[index]]).to(device)
         assert batch.support is not None
         templates = network.encode_templates(batch.template, batch.online)
-        crops = batch.support.flatten(0, 1)  # (K, 3, S, S)
+        crops = batch.support.flatten(0, 1)  # (K, 3, C, C)
         found = network.track(crops, templates.repeat_interleave(len(crops)))
         means.append(found.search_tokens.mean((0, 1)))  # (C,)
     predictor.centre(torch.stack(means).mean(0))

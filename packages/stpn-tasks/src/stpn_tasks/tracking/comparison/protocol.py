@@ -28,6 +28,9 @@ SEQUENCES = TrackingOptions()
 # What the first tracker learns on: the target keeps its look for longer, so that fewer samples ask
 # for a look that no template shows.
 FIRST_SEQUENCES = replace(SEQUENCES, change_start=(0.55, 0.75))
+# Frames between templates and search frame when all go on: then, as in testing, every other sample
+# asks for a look that the first template does not show.
+FINETUNE_GAP = 48
 
 Support = Literal["own", "other", "off"]
 Template = Literal["first", "recent"]
@@ -137,7 +140,7 @@ def training_recipe(name: str, scale: TrackingScale, seed: int, start: Path) -> 
         steps = round(steps * scale.equal_compute)
     recipe = replace(recipe, seed=seed, network=network, prompts=prompts)
     score = replace(recipe.score, epoch_size=scale.score_steps * recipe.score.batch_size)
-    return _steps(replace(recipe, score=score), steps)
+    return _steps(replace(recipe, score=score, max_gap=FINETUNE_GAP), steps)
 
 
 def _steps(recipe: TrackingRecipe, steps: int) -> TrackingRecipe:
