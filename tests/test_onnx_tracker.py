@@ -146,7 +146,7 @@ def test_the_description_is_of_the_files(weights, folder):
     shapes = {port["name"]: port["shape"] for port in about["graphs"]["track_prompted"]["inputs"]}
     assert shapes["key_0"] == [1, 1, "16*online + 16", 32]  # 4 x 4 keys of each template
     assert sum(name.startswith("prompt_") for name in shapes) == len(network.backbone.prompt_dims)
-    assert about["options"] == asdict(options)
+    assert about["options"] == {**asdict(options), "support_size": 64, "support_factor": 4.5}
     assert about["num_prompts"] == 4
 
 
@@ -248,13 +248,12 @@ def test_the_example_needs_neither_torch_nor_this_project(weights, folder, frame
 
 @pytest.mark.slow
 @pytest.mark.parametrize("predictor", ["mixer", "attention", "average", "none"])
-@pytest.mark.parametrize("has_score", [True, False])
+@pytest.mark.parametrize(("has_score", "crop"), [(True, "target"), (False, "searched")])
 def test_every_kind_of_tracker_follows_as_in_pytorch(
-    tmp_path, frames, example, predictor, has_score
+    tmp_path, frames, example, predictor, has_score, crop
 ):
-    recipe = replace(
-        RECIPE, prompts=replace(RECIPE.prompts, predictor=predictor), has_score=has_score
-    )
+    prompts = replace(RECIPE.prompts, predictor=predictor, support_crop=crop)
+    recipe = replace(RECIPE, prompts=prompts, has_score=has_score)
     weights = save(tmp_path / "model.safetensors", recipe)
     graphs = export_tracker(load_tracker(weights), tmp_path / "out", "onnx")
     assert len(graphs) == (2 if predictor == "none" else 4)

@@ -231,6 +231,24 @@ def test_support_crops_lie_around_their_own_boxes_with_a_jitter_of_their_own():
     assert np.abs(np.diff(places, axis=0)).max() > 3
 
 
+def test_support_crops_of_the_target_show_it_in_the_middle_at_the_scale_of_search_crops():
+    options = replace(STILL, support=CausalSampler(2, 5), centre_jitter=4.5, support_crop="target")
+    items = training_crops(square, options, sampler=Fixed(20))
+    sides = []
+    for i in range(8):
+        item = items[i]
+        sides.append(math.sqrt((item.search[..., 0] > 127).sum()))
+        for crop in item.support:
+            assert crop.shape == (32, 32, 3)
+            shown = crop[..., 0] > 127
+            sides.append(math.sqrt(shown.sum()))
+            # Off by at most a quarter of its own side, which is 64 / 5 pixels.
+            assert np.abs(np.argwhere(shown).mean(0) - 15.5).max() < 64 / 5 / 4 + 1
+    assert np.ptp(sides) < 1.5
+    batch = collate_tracks([items[0], items[1]])
+    assert batch.support.shape == (2, 2, 3, 32, 32)
+
+
 def test_a_support_frame_that_is_taken_twice_is_one_crop():
     options = replace(SMALL, support=CausalSampler(3, 5))
     item = training_crops(noise, options, sampler=Fixed(7))[0]

@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -64,22 +65,28 @@ def make_mixformer():
     return create_mixformer("small", predictor=TransformerPredictor, num_prompts=4)
 
 
+@pytest.mark.parametrize("crop", ["searched", "target"])
 @pytest.mark.parametrize(("kind", "length"), [("toy", LENGTH), ("mixformer", 6)])
 @torch.no_grad()
-def test_prompts_of_a_stream_are_those_of_the_offline_definition(toy_network, frames, kind, length):
+def test_prompts_of_a_stream_are_those_of_the_offline_definition(
+    toy_network, frames, kind, length, crop
+):
+    options = replace(OPTIONS, search_size=64, support_crop=crop)
     network = toy_network(prompted=True) if kind == "toy" else make_mixformer()
     noted = Noted(network.eval())
-    tracker = OnlineTracker(noted, OPTIONS)
+    tracker = OnlineTracker(noted, options)
     _, states = follow(tracker, frames[:length])
-    boxes = [BOX, *[state.box for state in states]]  # boxes[t]: around which t was searched
+    searched = [BOX, *[state.box for state in states]]  # by frame: around which it was searched
+    found = [*[state.box for state in states], tracker.state.box]
+    boxes, factor, size = (found, 2.275, 32) if crop == "target" else (searched, 4.55, 64)
     online = [[states[0].template], *[state.online for state in states]]
     prompted = [prompts for prompts in noted.prompts if prompts is not None]
     assert len(prompted) == length - 1
     for t, prompts in enumerate(prompted, start=1):
         embeddings = []
-        for s in OPTIONS.support(t, length):
+        for s in options.support(t, length):
             templates = network.encode_templates(states[0].template, torch.stack(online[s], 1))
-            window = CropWindow.around(boxes[s], OPTIONS.search_factor, OPTIONS.search_size)
+            window = CropWindow.around(boxes[s], factor, size)
             tokens = network.track(to_input([window.cut(frames[s])]), templates).search_tokens
             embeddings.append(network.embed_support(tokens))
         expected = network.predictor.predict(torch.stack(embeddings, 1))
@@ -235,6 +242,10 @@ def test_misuse_is_named(toy_network, frames):
         ({"update_interval": 0}, "update_interval"),
         ({"search_factor": 0.0}, "search_factor must be positive"),
         ({"lost_score": 1.5}, r"lost_score must be in 0 \.\. 1"),
+        (
+            {"support_crop": "all"},
+            r"support_crop must be one of .*'target'\), got 'all'",
+        ),
     ],
 )
 def test_options_are_checked(options, message):

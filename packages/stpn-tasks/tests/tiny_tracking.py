@@ -1,5 +1,6 @@
 """A tracker and sequences that cost next to nothing; tests have a fixture of that name."""
 
+import math
 from types import SimpleNamespace
 
 import numpy as np
@@ -40,7 +41,8 @@ class ToyNetwork(nn.Module):
         return SimpleNamespace(boxes_cxcywh=boxes, scores=scores, search_tokens=tokens)
 
     def embed_support(self, search_tokens):
-        return self.predictor.embed(search_tokens, (4, 4))
+        side = math.isqrt(search_tokens.shape[1])
+        return self.predictor.embed(search_tokens, (side, side))
 
     def predict_prompts(self, embeddings):
         self.predictions += 1
