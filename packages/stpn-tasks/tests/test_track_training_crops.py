@@ -198,11 +198,11 @@ def test_boxes_that_all_lie_beside_their_frames_are_named():
 class Fixed:
     """Draw the same frames always; a negative from another sequence if no search frame is given."""
 
-    def __init__(self, search):
-        self.search = search
+    def __init__(self, search, online=8):
+        self.search, self.online = search, online
 
     def __call__(self, visible, random):
-        return DrawnFrames(9, 8, self.search, is_positive=self.search is not None)
+        return DrawnFrames(9, self.online, self.search, is_positive=self.search is not None)
 
 
 def frame_of(crop):
@@ -269,17 +269,18 @@ def test_support_without_a_box_lies_around_the_latest_one_before_or_the_first_on
         np.testing.assert_array_equal(crop, window.cut(noise(None, 0, index)))
 
 
-def test_support_of_a_negative_is_of_the_sequence_it_comes_from():
+@pytest.mark.parametrize(("template", "supported"), [(8, [3, 6]), (LENGTH - 1, [24, 27])])
+def test_support_of_a_negative_is_of_its_target_up_to_the_second_template(template, supported):
     options = replace(STILL, support=CausalSampler(2, 3))
     boxes = [moving(), moving(1)]
-    items = training_crops(named, options, boxes=boxes, sampler=Fixed(None), count=8)
+    items = training_crops(named, options, boxes=boxes, sampler=Fixed(None, template), count=8)
     for i in range(8):
         item = items[i]
-        sequence, index = frame_of(item.search)
+        target, of_template = frame_of(item.online)
         assert not item.is_positive
-        assert sequence != frame_of(item.template)[0]
-        expected = [(sequence, s) for s in CausalSampler(2, 3)(index, LENGTH)]
-        assert [frame_of(crop) for crop in item.support] == expected
+        assert target != frame_of(item.search)[0]
+        assert of_template == template
+        assert [frame_of(crop) for crop in item.support] == [(target, s) for s in supported]
 
 
 sides = st.floats(1.0, 50.0)

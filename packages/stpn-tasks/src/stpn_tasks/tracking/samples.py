@@ -6,7 +6,8 @@ what the online tracker takes as support: crops of the latest K multiples of S b
 frame, each around the target's own box; like a search crop with its jitter, or of half the side,
 jittered as a box that was found is. Where a support frame
 has no box, the crop lies around the latest one before it, as a tracker's would, or, before the
-first, around the first. Those of a negative are from the search frame's sequence.
+first, around the first. Those of a negative are the target's too, of the frames up to its second
+template: a tracker that searches in the wrong place remembers what it followed.
 """
 
 from __future__ import annotations
@@ -165,7 +166,7 @@ class CropCutter:
         """
         templates, search = (sample.template, sample.online_template), sample.search
         of_support = Random(random.random())
-        number, indices = self._support_of(search, of_support)
+        number, indices = self._support_of(sample, of_support)
         # A support frame that is taken twice is one crop, as in the tracker's memory.
         distinct = {index: self._support_frame(number, index) for index in indices}
         frames = [*templates, search, *distinct.values()]
@@ -206,15 +207,17 @@ class CropCutter:
         )
         return CropWindow.around(jittered, factor, size)
 
-    def _support_of(self, search: TrackFrame, random: Random) -> tuple[int, list[int]]:
+    def _support_of(self, sample: TrackSample, random: Random) -> tuple[int, list[int]]:
         """Return the sequence of the support frames and their numbers in it."""
+        number, index = sample.search.sequence, sample.search.index
         if self.options.support is None:
-            return search.sequence, []
-        number, index = search.sequence, search.index
+            return number, []
+        if not sample.is_positive:
+            number, index = sample.online_template.sequence, sample.online_template.index + 1
         if self.options.support_video == "other":
             number = self._other(number, random)
-            index = min(index, self.dataset.sequences[number].num_frames - 1)
-        return number, self.options.support(index, self.dataset.sequences[number].num_frames)
+        length = self.dataset.sequences[number].num_frames
+        return number, self.options.support(min(index, length - 1), length)
 
     def _other(self, sequence: int, random: Random) -> int:
         if self._boxed in ([], [sequence]):
