@@ -47,8 +47,8 @@ def test_every_row_has_numbers_of_every_test(ran):
 def test_steps_and_cost_are_told(ran):
     rows = {row["name"]: row["seeds"]["0"] for row in read(ran)["rows"]}
     smoke = SCALES["smoke"]
-    assert rows["stpn"]["steps"] == rows["baseline"]["steps"] == smoke.finetune_steps
-    assert rows["baseline_equal_compute"]["steps"] == smoke.finetune_steps * smoke.equal_compute
+    assert rows["stpn"]["steps"] == rows["baseline"]["steps"] == smoke.tracker_steps
+    assert rows["baseline_equal_compute"]["steps"] == smoke.tracker_steps * smoke.equal_compute
     assert all(row["cpu_seconds"] > 0 for row in rows.values())
 
 

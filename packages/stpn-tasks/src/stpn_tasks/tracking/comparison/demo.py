@@ -2,10 +2,10 @@
 
 Generated sequences, and one comparison::
 
-    backbone on crops -> tracker -> trained on as it is           (baseline)
-                                 -> ... for as long as STPN takes
-                                 -> with STPN
-                                 -> ... with support crops of another sequence
+    backbone on crops -> MixFormer                                (baseline)
+                      -> ... trained for as long as STPN takes
+                      -> STPN
+                      -> ... with support crops of another sequence
 
 `protocol` says what the rows are; this only runs them and shows what they gave.
 """
@@ -32,7 +32,7 @@ def run_tracking_demo(options: ComparisonOptions) -> Path:
     """Run the whole comparison, print its tables, and return the path of its numbers."""
     seeds = ", ".join(map(str, options.seeds))
     scale = SCALES[options.size]
-    say("render, train, track", f"seeds {seeds}, {scale.finetune_steps} steps a row")
+    say("render, train, track", f"seeds {seeds}, {scale.tracker_steps} steps a row")
     results = compare_trackers(options)
     print_table(gate_rows(results))
     for template in ("first", "recent"):

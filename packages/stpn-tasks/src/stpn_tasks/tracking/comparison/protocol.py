@@ -1,9 +1,12 @@
 """The protocol: what is trained, what it is compared with, and how it is tested.
 
-One backbone, taught on crops to tell objects apart; one tracker trained from it; from its weights
-every training goes on, on the same samples in the same order. They differ in nothing but what their
-names say; equal compute takes more samples, in another order. Each is tested on single steps from
-the true place, and as an online tracker.
+One backbone, taught on crops to tell objects apart; every tracker is trained from it, on the same
+samples in the same order. They differ in nothing but what their names say; equal compute takes more
+samples, in another order. Each is tested on single steps from the true place, and as an online
+tracker.
+
+Prompts are there from the first step on: trained into a tracker that already finds what its
+templates show, they went unused.
 """
 
 from __future__ import annotations
@@ -21,16 +24,11 @@ from stpn_tasks.tracking.recipes import (
     small_baseline,
 )
 
-TRACKER = "tracker"
-
-# What is trained on from the first tracker, and tested.
-SEQUENCES = TrackingOptions()
-# What the first tracker learns on: the target keeps its look for longer, so that fewer samples ask
-# for a look that no template shows.
-FIRST_SEQUENCES = replace(SEQUENCES, change_start=(0.55, 0.75))
-# Frames between templates and search frame when all go on: then, as in testing, every other sample
-# asks for a look that the first template does not show.
-FINETUNE_GAP = 48
+# What is trained on: the target keeps its look for long, so that few samples ask for a look that no
+# template shows. With more of them little is learned of identity.
+TRAIN_SEQUENCES = TrackingOptions(change_start=(0.55, 0.75))
+# What is tested on: half of the frames show another look than the first.
+TEST_SEQUENCES = replace(TRAIN_SEQUENCES, change_start=(0.25, 0.45))
 
 Support = Literal["own", "other", "off"]
 Template = Literal["first", "recent"]
@@ -44,10 +42,9 @@ class TrackingScale:
         train_sequences: to train on.
         test_sequences: unseen ones.
         crop_steps: steps of teaching the backbone.
-        tracker_steps: steps of the tracker that all begin with.
-        finetune_steps: further steps, the same for every training but the next.
-        equal_compute: further steps of the baseline for about as long as STPN takes, as a multiple
-            of ``finetune_steps``; results tell the measured processor time of both.
+        tracker_steps: steps of every tracker but the next.
+        equal_compute: steps of the baseline for about as long as STPN takes, as a multiple of
+            ``tracker_steps``; results tell the measured processor time of both.
         score_steps: steps of the score module of each.
     """
 
@@ -55,15 +52,14 @@ class TrackingScale:
     test_sequences: int
     crop_steps: int
     tracker_steps: int
-    finetune_steps: int
     equal_compute: float
     score_steps: int
 
 
 SCALES = {
-    "quick": TrackingScale(1500, 96, 300, 6000, 600, 2.3, 200),
-    "full": TrackingScale(3000, 192, 600, 12000, 2000, 2.3, 400),
-    "smoke": TrackingScale(4, 2, 2, 2, 2, 2.0, 2),
+    "quick": TrackingScale(1500, 96, 300, 4000, 1.35, 200),
+    "full": TrackingScale(3000, 192, 600, 12000, 1.35, 400),
+    "smoke": TrackingScale(4, 2, 2, 2, 2.0, 2),
 }
 
 
@@ -79,15 +75,15 @@ class Row(ComparedRow):
 
 
 ROWS = (
-    Row(BASELINE, "baseline", "Plain MixFormer, trained on for as many steps.", BASELINE, "off"),
+    Row(BASELINE, "baseline", "Plain MixFormer, trained for as many steps.", BASELINE, "off"),
     Row(
         EQUAL_COMPUTE,
         "baseline, equal compute",
-        "Plain MixFormer, trained on for about as long as STPN takes.",
+        "Plain MixFormer, trained for about as long as STPN takes.",
         EQUAL_COMPUTE,
         "off",
     ),
-    Row(STPN, "STPN", "Prompts from the sequence's own earlier search crops.", STPN),
+    Row(STPN, "STPN", "Prompts from earlier crops of the sequence's own target.", STPN),
     Row(
         OTHER,
         "STPN, another video",
@@ -116,33 +112,24 @@ DIFFERENCES = (
 )
 
 
-def first_tracker(scale: TrackingScale, seed: int) -> TrackingRecipe:
-    """Return how the tracker is trained that all others begin with."""
-    return _steps(replace(small_baseline(), seed=seed, has_score=False), scale.tracker_steps)
-
-
 def training_recipe(name: str, scale: TrackingScale, seed: int, start: Path) -> TrackingRecipe:
-    """Return how a training goes on.
+    """Return how a tracker is trained.
 
     Args:
         name: one of ``BASELINE``, ``EQUAL_COMPUTE``, ``STPN`` and ``OTHER``.
         scale: how long.
         seed: of samples and new weights.
-        start: weights of the first tracker.
+        start: weights that all begin with, the backbone's taught on crops.
     """
     recipe = small() if name in (STPN, OTHER) else small_baseline()
     prompts: TrackPromptRecipe = recipe.prompts
     if name == OTHER:
         prompts = replace(prompts, support_video="other")
     network = replace(recipe.network, mixformer=start)
-    steps = scale.finetune_steps
+    steps = scale.tracker_steps
     if name == EQUAL_COMPUTE:
         steps = round(steps * scale.equal_compute)
     recipe = replace(recipe, seed=seed, network=network, prompts=prompts)
     score = replace(recipe.score, epoch_size=scale.score_steps * recipe.score.batch_size)
-    return _steps(replace(recipe, score=score, max_gap=FINETUNE_GAP), steps)
-
-
-def _steps(recipe: TrackingRecipe, steps: int) -> TrackingRecipe:
     box = replace(recipe.box, epochs=1, epoch_size=steps * recipe.box.batch_size)
-    return replace(recipe, box=box)
+    return replace(recipe, box=box, score=score)

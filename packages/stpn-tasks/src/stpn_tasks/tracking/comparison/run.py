@@ -17,17 +17,17 @@ from stpn_tasks.metrics.bootstrap import paired_difference
 from stpn_tasks.tables import write_json
 from stpn_tasks.tracking.comparison.protocol import (
     DIFFERENCES,
-    FIRST_SEQUENCES,
     ROWS,
     SCALES,
-    SEQUENCES,
+    TEST_SEQUENCES,
+    TRAIN_SEQUENCES,
 )
 from stpn_tasks.tracking.comparison.stages import (
     TrackingSeed,
     gate,
     read_overlaps,
     train_and_test,
-    train_first,
+    train_backbone,
 )
 
 TESTS = ("step_first", "step_recent", "track_first", "track_recent")
@@ -42,8 +42,8 @@ def open_tracking_seeds(options: ComparisonOptions) -> tuple[TrackingSeed, ...]:
     """
     data = {
         "renderer": [RENDERER_VERSION, TRACKING_VERSION],
-        "first_sequences": dataclasses.asdict(FIRST_SEQUENCES),
-        "sequences": dataclasses.asdict(SEQUENCES),
+        "train_sequences": dataclasses.asdict(TRAIN_SEQUENCES),
+        "test_sequences": dataclasses.asdict(TEST_SEQUENCES),
     }
     return open_seeds(options, TrackingSeed, SCALES[options.size], data, "tracking-")
 
@@ -71,7 +71,7 @@ def compare_trackers(options: ComparisonOptions) -> dict[str, Any]:
         ROWS,
         command="demo tracking",
         render=_render,
-        train_first=train_first,
+        train_first=train_backbone,
         train_and_test=train_and_test,
     )
     results = {
@@ -85,7 +85,6 @@ def compare_trackers(options: ComparisonOptions) -> dict[str, Any]:
 
 
 def _render(seed: TrackingSeed) -> None:
-    seed.first_sequences()
     seed.train_sequences()
     seed.test_sequences()
 

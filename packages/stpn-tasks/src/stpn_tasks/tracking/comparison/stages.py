@@ -1,4 +1,4 @@
-"""The stages of one seed: the backbone on crops, the first tracker, trainings, tests.
+"""The stages of one seed: the backbone on crops, trackers from it, tests.
 
 Each stage leaves its result in the seed's folder and is not repeated where that is there.
 """
@@ -24,39 +24,34 @@ from stpn_tasks.recipes import OptimRecipe
 from stpn_tasks.tracking.build import build_network
 from stpn_tasks.tracking.checkpoint import SavedTracker, load_tracker, save_tracker
 from stpn_tasks.tracking.comparison.protocol import (
-    FIRST_SEQUENCES,
     ROWS,
-    SEQUENCES,
-    TRACKER,
+    TEST_SEQUENCES,
+    TRAIN_SEQUENCES,
     Row,
     Template,
     TrackingScale,
-    first_tracker,
     training_recipe,
 )
 from stpn_tasks.tracking.comparison.testing import Bar, single_steps, summary, track_all
 from stpn_tasks.tracking.one_step import FrameOverlaps
 from stpn_tasks.tracking.pretraining import ObjectPairs, PairMatcher, collate_pairs
-from stpn_tasks.tracking.recipes import TrackingRecipe
+from stpn_tasks.tracking.recipes import TrackingRecipe, small_baseline
 from stpn_tasks.tracking.training import train_tracker
 
+BACKBONE = "backbone"
 PAIR_SEQUENCES = 12  # of a step: about 60 objects
 
 
 class TrackingSeed(Seed[TrackingScale]):
     """One seed's folder, sequences and hardware."""
 
-    def first_sequences(self) -> DeterioratedTracking:
-        """Render the sequences that the first tracker learns on, or open them."""
-        return self._sequences("train", self.scale.train_sequences, FIRST_SEQUENCES)
-
     def train_sequences(self) -> DeterioratedTracking:
-        """Render the sequences to train on from there, or open them."""
-        return self._sequences("train", self.scale.train_sequences, SEQUENCES)
+        """Render the sequences to train on, or open them."""
+        return self._sequences("train", self.scale.train_sequences, TRAIN_SEQUENCES)
 
     def test_sequences(self) -> DeterioratedTracking:
         """Render the sequences to test on, or open them."""
-        return self._sequences("test", self.scale.test_sequences, SEQUENCES)
+        return self._sequences("test", self.scale.test_sequences, TEST_SEQUENCES)
 
     def _sequences(
         self, split: Literal["train", "test"], number: int, options: TrackingOptions
@@ -70,53 +65,47 @@ class TrackingSeed(Seed[TrackingScale]):
         return self.folder / "tests" / f"{name}.npz"
 
 
-def train_first(space: TrackingSeed) -> None:
-    """Teach a backbone on crops, then train the first tracker from it."""
-    recipe = first_tracker(space.scale, space.seed)
-    start = space.folder / "backbone" / "model.safetensors"
-    if not start.exists():
-        network = build_network(recipe, score=False)
-        optim = OptimRecipe(
-            lr=1e-3,
-            batch_size=PAIR_SEQUENCES,
-            epochs=1,
-            epoch_size=PAIR_SEQUENCES * space.scale.crop_steps,
-            warmup_steps=min(30, space.scale.crop_steps),
-            schedule="cosine",
-        )
-        crops = recipe.crops
-        pairs = ObjectPairs(
-            space.first_sequences(),
-            crops.template_size,
-            crops.template_factor,
-            optim.epoch_size or 0,
-            space.seed,
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(space.seed)
-            matcher = PairMatcher(network.backbone)
-        train(
-            matcher,
-            pairs,
-            collate_pairs,
-            optim,
-            accelerator=space.accelerator(),
-            seed=space.seed,
-            title=f"seed {space.seed}, crops",
-            line=line(),
-        )
-        save_tracker(start, network.cpu(), recipe)
-    recipe = replace(recipe, network=replace(recipe.network, mixformer=start))
-    train_one(space, TRACKER, recipe, space.first_sequences)
+def train_backbone(space: TrackingSeed) -> None:
+    """Teach a backbone on crops, unless that was done."""
+    start = space.weights(BACKBONE)
+    if start.exists():
+        return
+    recipe = replace(small_baseline(), seed=space.seed, has_score=False)
+    network = build_network(recipe, score=False)
+    optim = OptimRecipe(
+        lr=1e-3,
+        batch_size=PAIR_SEQUENCES,
+        epochs=1,
+        epoch_size=PAIR_SEQUENCES * space.scale.crop_steps,
+        warmup_steps=min(30, space.scale.crop_steps),
+        schedule="cosine",
+    )
+    crops = recipe.crops
+    pairs = ObjectPairs(
+        space.train_sequences(),
+        crops.template_size,
+        crops.template_factor,
+        optim.epoch_size or 0,
+        space.seed,
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(space.seed)
+        matcher = PairMatcher(network.backbone)
+    train(
+        matcher,
+        pairs,
+        collate_pairs,
+        optim,
+        accelerator=space.accelerator(),
+        seed=space.seed,
+        title=f"seed {space.seed}, crops",
+        line=line(),
+    )
+    save_tracker(start, network.cpu(), recipe)
 
 
-def train_one(
-    space: TrackingSeed,
-    name: str,
-    recipe: TrackingRecipe,
-    sequences: Callable[[], DeterioratedTracking],
-) -> None:
-    """Train by a recipe on some sequences, unless that was done.
+def train_one(space: TrackingSeed, name: str, recipe: TrackingRecipe) -> None:
+    """Train by a recipe, unless that was done.
 
     Raises:
         ValueError: if weights of another recipe lie there; names the file.
@@ -129,7 +118,7 @@ def train_one(
         read_recipe=lambda path: load_tracker(path).recipe,
         train=lambda: train_tracker(
             recipe,
-            sequences(),
+            space.train_sequences(),
             path.parent,
             accelerator=space.accelerator(),
             title=f"seed {space.seed}, {name}",
@@ -139,20 +128,20 @@ def train_one(
 
 
 def train_and_test(space: TrackingSeed, training: str) -> dict[str, Any]:
-    """Train the first tracker on, and test it in every way that rows of this training ask for.
+    """Train a tracker, and test it in every way that rows of this training ask for.
 
     Returns:
         What each row gave, by its name: of single steps and of online tracking, with the first
         template alone and with renewed ones, by condition, in percent.
     """
-    recipe = training_recipe(training, space.scale, space.seed, space.weights(TRACKER))
+    recipe = training_recipe(training, space.scale, space.seed, space.weights(BACKBONE))
     rows = [row for row in ROWS if row.training == training]
     if not space.weights(training).exists():
         for row in rows:  # of weights that are no longer there
             forget_tests(space.folder, row.name)
         if training == BASELINE:
             forget_tests(space.folder, "gate")
-    train_one(space, training, recipe, space.train_sequences)
+    train_one(space, training, recipe)
     saved = load_tracker(space.weights(training))
     seconds = cpu_seconds(space.weights(training))
     about = {"steps": (recipe.box.epoch_size or 0) // recipe.box.batch_size, "cpu_seconds": seconds}
