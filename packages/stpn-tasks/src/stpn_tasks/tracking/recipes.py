@@ -204,8 +204,8 @@ def small() -> TrackingRecipe:
 
     stpn train tracking small --data generated
 
-    ``stpn demo tracking`` trains it from the baseline; measured there without centring, it gained
-    nothing (docs/protocols.md).
+    ``stpn demo tracking`` trains it from a backbone taught on crops; there it learns more slowly
+    than the baseline and gains nothing (docs/protocols.md).
     """
     optim = OptimRecipe(
         lr=1e-3,
@@ -250,7 +250,7 @@ def small_baseline() -> TrackingRecipe:
 
     stpn train tracking small-baseline --data generated
 
-    With ``stpn demo tracking``: AO 16 to 18 on its sequences, 17 more points of one-step SR0.5 in
+    With ``stpn demo tracking``: AO 13 to 14 on its sequences, 15 more points of one-step SR0.5 in
     the new look with a recent template.
     """
     recipe = small()
