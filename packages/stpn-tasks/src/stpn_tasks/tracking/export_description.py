@@ -57,8 +57,10 @@ def describe(
     if network.predictor is None:
         described |= {"support": None, "support_crop": None}
     else:
-        sizes = {"support_size": options.support_size, "support_factor": options.support_factor}
-        described |= sizes
+        described |= {
+            "support_size": options.support_size,
+            "support_factor": options.support_factor,
+        }
     crop = _SUPPORT_CROPS[options.support_crop]
     return {
         "graphs": {

@@ -146,15 +146,18 @@ def draw_arguments(
         "encode_templates": {"template": template, "online": torch.stack(online, dim=1)}
     }
     templates = modules["encode_templates"](**arguments["encode_templates"])
-    arguments["track_plain"] = {"search": search, "templates": templates}
+    seen = search if network.predictor is None else support[0]
+    arguments["track_plain"] = {"search": seen, "templates": templates}
     if network.predictor is not None:
-        arguments["track_prompted"] = arguments["track_plain"]
-        arguments["track_plain"] = {"search": support[0], "templates": templates}
         found = [modules["track_plain"](crop, templates)["embedding"] for crop in support]
         embeddings = torch.stack(found, dim=1)  # (1, K, n, d)
         prompts = modules["predict_prompts"](embeddings)
         arguments["predict_prompts"] = {"embeddings": embeddings}
-        arguments["track_prompted"] |= {"prompts": prompts}
+        arguments["track_prompted"] = {
+            "search": search,
+            "templates": templates,
+            "prompts": prompts,
+        }
     return arguments
 
 

@@ -41,7 +41,7 @@ class TrackPromptRecipe:
         num_prompts: prompts per frame (N_P); a square number.
         ffn_dim: hidden width of the transformer predictor; a quarter of its width if not given.
         deep: prompts for every transformer layer instead of the first only.
-        num_support: K, earlier search crops that support a frame.
+        num_support: K, earlier frames whose crops support a frame.
         stride: S, frames between them.
         support_crop: what of an earlier frame supports: the crop that was "searched" in there, or
             around the "target" alone, see `TrackerOptions`.

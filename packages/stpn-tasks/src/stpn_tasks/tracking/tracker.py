@@ -135,7 +135,7 @@ class OnlineTracker:
             templates=self._encode(template, [template]),
             candidate=template,
         )
-        self._remember(state, frame, box)
+        self._remember(state, frame, self._search(frame, box)[1])
 
     @torch.no_grad()
     def track(self, frame: Image) -> TrackResult:
@@ -157,15 +157,14 @@ class OnlineTracker:
                 f"{state.frame_size[1]}x{state.frame_size[0]}"
             )
         state.frame += 1
-        searched = state.box
-        window, search = self._search(frame, searched)
+        window, search = self._search(frame, state.box)
         found = self.network.track(search, state.templates, self._prompts(state))
         numbers = found.boxes_cxcywh[0].tolist()
         if not all(map(math.isfinite, numbers)):
             raise ValueError(f"the network's box in frame {state.frame} is not finite: {numbers}")
         margin = self.options.clip_margin
         state.box = clip_box(window.to_frame(numbers), state.frame_size, margin)
-        self._remember(state, frame, searched)
+        self._remember(state, frame, search)
         score = None if found.scores is None else float(found.scores[0].sigmoid())
         self._renew_templates(state, frame, score)
         is_lost = score is not None and score < self.options.lost_score
@@ -202,20 +201,20 @@ class OnlineTracker:
             state.prompts = self.network.predict_prompts(state.memory.gather(support))
         return state.prompts
 
-    def _remember(self, state: TrackerState, frame: Image, searched: Box) -> None:
+    def _remember(self, state: TrackerState, frame: Image, search: Tensor) -> None:
         """Encode the support crop without prompts if this frame supports later ones.
 
         Args:
             state: with the box that was found in the frame.
             frame: the latest.
-            searched: the box that was searched around in it.
+            search: the crop that was searched in.
         """
-        sampler = self.options.support
+        options, sampler = self.options, self.options.support
         if self.network.predictor is None or not sampler.embeds(state.frame):
             return
-        box = state.box if self.options.support_crop == "target" else searched
-        options = self.options
-        crop = self._crop(frame, box, options.support_factor, options.support_size)[1]
+        crop = search
+        if options.support_crop == "target":
+            crop = self._crop(frame, state.box, options.support_factor, options.support_size)[1]
         tokens = self.network.track(crop, state.templates).search_tokens
         embedding = self.network.embed_support(tokens)  # (1, n, d)
         if state.memory is None:
