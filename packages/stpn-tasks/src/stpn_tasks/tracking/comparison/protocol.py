@@ -57,7 +57,7 @@ class TrackingScale:
 
 
 SCALES = {
-    "quick": TrackingScale(1500, 96, 300, 4000, 1.35, 200),
+    "quick": TrackingScale(1500, 96, 300, 8000, 1.35, 200),
     "full": TrackingScale(3000, 192, 600, 12000, 1.35, 400),
     "smoke": TrackingScale(4, 2, 2, 2, 2.0, 2),
 }
