@@ -154,6 +154,16 @@ def test_numbers_of_weights_that_are_gone_are_made_again(little):
     assert "stale" not in (folder / "stpn_off" / "run.json").read_text()
 
 
+def test_what_was_trained_from_weights_that_are_gone_is_refused(little):
+    demo.run_demo(little)
+    folder = little.output / "seed-0"
+    (folder / "detector" / "model.safetensors").unlink()
+    before = (folder / "stpn" / "model.safetensors").stat().st_mtime_ns
+    with pytest.raises(ValueError, match=r"detector/model.safetensors is gone.* stpn.*/seed-0 too"):
+        demo.run_demo(little)
+    assert (folder / "stpn" / "model.safetensors").stat().st_mtime_ns == before
+
+
 def test_a_sweep_varies_one_factor_and_reuses_what_is_there(little, monkeypatch, capsys):
     demo.run_demo(little)
     calls = []

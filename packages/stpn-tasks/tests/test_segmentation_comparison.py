@@ -75,6 +75,17 @@ def test_a_training_that_is_made_again_is_tested_again(ran):
     assert made == {name for name in before if name.startswith(of_stpn)}
 
 
+def test_what_was_trained_from_a_backbone_that_is_gone_is_refused(ran, capsys):
+    backbone = ran / "out" / "segmentation-seed-0" / "backbone"
+    backbone.rename(backbone.with_name("away"))
+    try:
+        with pytest.raises(SystemExit):
+            run(ran)
+    finally:
+        backbone.with_name("away").rename(backbone)
+    assert "backbone/model.safetensors is gone" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_folder_of_another_comparison_is_refused(ran):
     with pytest.raises(SystemExit):
         run(ran, "--mixed-precision", "bf16")

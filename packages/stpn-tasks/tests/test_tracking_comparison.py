@@ -63,6 +63,17 @@ def test_another_run_makes_nothing_again_and_gives_the_same_numbers(ran):
     assert after["differences"] == before["differences"]
 
 
+def test_what_was_trained_from_a_backbone_that_is_gone_is_refused(ran, capsys):
+    backbone = ran / "out" / "tracking-seed-0" / "backbone"
+    backbone.rename(backbone.with_name("away"))
+    try:
+        with pytest.raises(SystemExit):
+            run(ran)
+    finally:
+        backbone.with_name("away").rename(backbone)
+    assert "backbone/model.safetensors is gone" in " ".join(capsys.readouterr().err.split())
+
+
 def test_a_folder_of_another_comparison_is_refused(ran):
     with pytest.raises(SystemExit):
         run(ran, "--mixed-precision", "bf16")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar
@@ -46,6 +46,25 @@ class Seed(Generic[ScaleT]):
     def weights(self, training: str) -> Path:
         """Return where the weights of a training lie."""
         return self.folder / training / "model.safetensors"
+
+    def refuse_orphans(self, training: str, *, before: Sequence[str] = ()) -> None:
+        """Refuse weights that were trained from others which are no longer there.
+
+        Args:
+            training: what all later ones begin with.
+            before: what that one begins with itself.
+
+        Raises:
+            ValueError: if the weights of this training are gone and later ones are not; names them.
+        """
+        found = {path.parent.name for path in self.folder.glob("*/model.safetensors")}
+        orphans = sorted(found - {training, *before})
+        if orphans and training not in found:
+            raise ValueError(
+                f"{self.weights(training)} is gone, but what was trained from it is there: remove "
+                f"the folders {', '.join(orphans)} in {self.folder} too, or choose another output "
+                "folder"
+            )
 
 
 def open_seeds(

@@ -77,7 +77,13 @@ class Workspace(Seed[Scale]):
 
 
 def train_single_frame(space: Workspace) -> None:
-    """Pretrain a backbone on object crops, then train the single-frame detector from it."""
+    """Pretrain a backbone on object crops, then train the single-frame detector from it.
+
+    Raises:
+        ValueError: if weights of another recipe lie there, or what was trained from weights that
+            are gone; names them.
+    """
+    space.refuse_orphans(SINGLE_FRAME)
     weights = space.weights(SINGLE_FRAME)
     recipe = fine_tuning(small_baseline(), space.scale.detector_steps)
     recipe = replace(recipe, seed=space.seed)

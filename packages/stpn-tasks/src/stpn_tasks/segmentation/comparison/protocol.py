@@ -15,7 +15,7 @@ from stpn_tasks.recipes import SupportOptions
 from stpn_tasks.segmentation.association import AssociationOptions
 from stpn_tasks.segmentation.recipes import SegmentationRecipe, small, small_baseline
 
-SEGMENTER = "segmenter"
+BACKBONE, SEGMENTER = "backbone", "segmenter"
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from stpn_tasks.segmentation.command import evaluation_json
 from stpn_tasks.segmentation.comparison.protocol import (
     ASSOCIATED,
     ASSOCIATIONS,
+    BACKBONE,
     ROWS,
     SEGMENTER,
     Row,
@@ -59,9 +60,16 @@ class SegmentationSeed(Seed[SegmentationScale]):
 
 
 def train_first(space: SegmentationSeed) -> None:
-    """Pretrain a backbone on object crops, then train the first segmenter from it."""
+    """Pretrain a backbone on object crops, then train the first segmenter from it.
+
+    Raises:
+        ValueError: if weights of another recipe lie there, or what was trained from weights that
+            are gone; names them.
+    """
+    space.refuse_orphans(BACKBONE)
+    space.refuse_orphans(SEGMENTER, before=[BACKBONE])
     recipe = first_segmenter(space.scale, space.seed)
-    start = space.folder / "backbone" / "model.safetensors"
+    start = space.weights(BACKBONE)
     if not start.exists():
         videos = space.train_videos()
         segmenter = build_segmenter(recipe, len(videos.classes))

@@ -66,7 +66,12 @@ class TrackingSeed(Seed[TrackingScale]):
 
 
 def train_backbone(space: TrackingSeed) -> None:
-    """Teach a backbone on crops, unless that was done."""
+    """Teach a backbone on crops, unless that was done.
+
+    Raises:
+        ValueError: if it is gone, but trackers that began with it are there; names them.
+    """
+    space.refuse_orphans(BACKBONE)
     start = space.weights(BACKBONE)
     if start.exists():
         return
