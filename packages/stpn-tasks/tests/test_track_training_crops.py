@@ -218,6 +218,27 @@ def test_support_is_that_of_the_tracker(search, expected):
     assert [frame_of(crop) for crop in item.support] == [(0, index) for index in expected]
 
 
+class Either(Fixed):
+    """Draw the first frame or a later one to search in."""
+
+    def __call__(self, visible, random):
+        self.search = random.choice([0, 12])
+        return super().__call__(visible, random)
+
+
+@pytest.mark.parametrize("support", [CausalSampler(2, 5), None])
+def test_the_first_frame_is_not_searched_with_support_for_there_is_none_before_it(support):
+    items = training_crops(named, replace(STILL, support=support), sampler=Either(0), count=30)
+    searched = {frame_of(item.search)[1] for item in items}
+    assert searched == ({0, 12} if support is None else {12})
+    alone = training_crops(named, replace(STILL, support=support), sampler=Fixed(0), count=2)
+    if support is None:
+        assert frame_of(alone[0].search) == (0, 0)
+    else:
+        with pytest.raises(DataError, match="no frame before the search frame"):
+            alone[0]
+
+
 def test_support_crops_lie_around_their_own_boxes_with_a_jitter_of_their_own():
     options = replace(STILL, support=CausalSampler(2, 5))
     items = training_crops(square, options, sampler=Fixed(20))

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from stpn_data import DeterioratedTracking, TrackingOptions, VideoWriter
+from stpn_data import DataError, DeterioratedTracking, TrackingOptions, VideoWriter
 from stpn_tasks.cli import main
 from stpn_tasks.engine import make_accelerator
 from stpn_tasks.recipe_json import from_json, to_json
@@ -149,6 +149,52 @@ def test_stpn_begins_with_plain_mixformer(trained, tmp_path):
     for name, weight in plain.state_dict().items():
         assert torch.equal(weight, network.state_dict()[name]), name
     assert network.predictor is not None
+
+
+def test_the_score_module_of_another_tracker_is_trained_on(trained, sequences, tmp_path):
+    recipe, output = trained
+    saved = load_tracker(output / "model.safetensors")
+    for name, weight in saved.network.score_head.named_parameters():
+        weight.data.fill_(0.25 if name.endswith("weight") else 0.125)
+    begin = tmp_path / "begin.safetensors"
+    save_tracker(begin, saved.network, saved.recipe)
+    network = NetworkRecipe(name="small", mixformer=begin)
+    still = replace(recipe.score, lr=1e-12, weight_decay=0.0)
+    path = train_tracker(
+        replace(recipe, network=network, score=still),
+        sequences,
+        tmp_path / "run",
+        accelerator=make_accelerator("cpu"),
+    )
+    trained_on = load_tracker(path).network
+    for name, weight in trained_on.score_head.named_parameters():
+        assert_close(weight, saved.network.score_head.get_parameter(name), atol=1e-6, rtol=0)
+    first, later = saved.network.box_head, trained_on.box_head  # the first stage's are kept
+    assert any(
+        not torch.equal(a, b) for a, b in zip(first.parameters(), later.parameters(), strict=True)
+    )
+
+
+class Alone:
+    """One sequence whose target is always visible."""
+
+    def __init__(self, sequences):
+        one = sequences.sequences[0]
+        boxes = np.tile([20.0, 20.0, 30.0, 30.0], (one.num_frames, 1))
+        seen = np.ones(one.num_frames, bool)
+        self.sequences = [replace(one, boxes_xywh=boxes, visible=seen, counted=seen)]
+        self.frame, self.frames = sequences.frame, sequences.frames
+
+
+def test_sequences_that_give_no_negatives_are_refused_before_anything_is_trained(
+    sequences, tmp_path
+):
+    recipe, alone = shortened(small()), Alone(sequences)
+    accelerator = make_accelerator("cpu")
+    with pytest.raises(DataError, match=r"is the only sequence.*--no-has-score"):
+        train_tracker(recipe, alone, tmp_path, accelerator=accelerator)
+    assert list(tmp_path.iterdir()) == []
+    train_tracker(replace(recipe, has_score=False), alone, tmp_path, accelerator=accelerator)
 
 
 def test_samples_need_a_number(sequences):

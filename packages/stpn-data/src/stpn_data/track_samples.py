@@ -106,6 +106,11 @@ class TrackSamples(Dataset[TrackSample]):
         # In shared memory, so that workers that outlive an epoch see the next one.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
+    @property
+    def has_negatives(self) -> bool:
+        """Is there a frame without the target for each sequence, its own or of another one?"""
+        return len(self.usable) > 1 or not self.dataset.sequences[self.usable[0]].visible.all()
+
     def set_epoch(self, epoch: int) -> None:
         """Choose the draws of an epoch; call it before the epoch's loader is iterated."""
         self._epoch.fill_(epoch)

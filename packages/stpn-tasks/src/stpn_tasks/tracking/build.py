@@ -12,6 +12,7 @@ from stpn_data.sampling import CausalSampler
 from stpn_data.sequences import TrackingDataset
 from stpn_data.track_samples import TrackSamples
 from stpn_data.track_sampling import CausalTrackSampler, TridentTrackSampler
+from stpn_data.videos import DataError
 from stpn_tasks.predictors import PREDICTORS
 from stpn_tasks.recipes import OptimRecipe
 from stpn_tasks.tracking.mixformer import MixFormer, create_mixformer
@@ -82,6 +83,8 @@ def build_samples(
     """Return the training crops of a stage: as many an epoch as its optimiser takes.
 
     Raises:
+        DataError: if no sequence is long enough, or the score module has nothing to tell the
+            target from.
         ValueError: if the recipe does not say how many.
     """
     if optim.epoch_size is None:
@@ -92,6 +95,13 @@ def build_samples(
         else TridentTrackSampler(recipe.max_gap)
     )
     samples = TrackSamples(sequences, sampler, optim.epoch_size, recipe.seed)
+    if stage == "score" and not samples.has_negatives:
+        raise DataError(
+            f"{sequences.sequences[samples.usable[0]].name} is the only sequence that is long "
+            "enough, and its target is always visible: the score module would learn that every "
+            "crop has the target. Give more sequences, or train without it, has_score = False "
+            "(--no-has-score)"
+        )
     return TrainingCrops(samples, crop_options(recipe))
 
 

@@ -99,8 +99,8 @@ class TrackCrops:
 class TrainingCrops(Dataset[TrackCrops]):
     """Cut and augment the crops of samples.
 
-    A sample with a crop of nothing but padding is rejected, and another one of the epoch takes its
-    place. Everything random about item i is a function of (seed, epoch, i) alone.
+    A sample that serves nothing, see `CropCutter.cut`, is rejected, and another one of the epoch
+    takes its place. Everything random about item i is a function of (seed, epoch, i) alone.
 
     Args:
         samples: whole frames.
@@ -128,7 +128,7 @@ class TrainingCrops(Dataset[TrackCrops]):
         Raises:
             IndexError: i is not in 0 .. len - 1.
             DataError: a frame cannot be read, there is no frame for a negative, or sample after
-                sample has a crop of nothing but padding.
+                sample serves nothing.
         """
         random = Random(f"crops/{self.samples.seed}/{int(self._epoch)}/{i}")
         number = i
@@ -138,8 +138,8 @@ class TrainingCrops(Dataset[TrackCrops]):
                 return crops
             number = random.randrange(len(self))
         raise DataError(
-            f"sample {i}: {_MAX_DRAWS} samples in a row have a crop of nothing but padding: the "
-            "boxes lie beside their frames"
+            f"sample {i}: {_MAX_DRAWS} samples in a row have a crop of nothing but padding, for "
+            "their boxes lie beside their frames, or no frame before the search frame to support it"
         )
 
 
@@ -157,15 +157,19 @@ class CropCutter:
         self._boxed = [n for n, one in enumerate(dataset.sequences) if one.has_box.any()]
 
     def cut(self, sample: TrackSample, random: Random) -> TrackCrops | None:
-        """Cut and augment all crops; None if one of them shows nothing. Advances `random`.
+        """Cut and augment all crops; None if the sample serves nothing. Advances `random`.
 
-        Templates and search crop are the same whatever supports them.
+        So it is if one of them is padding alone, or if the target is searched with support in the
+        first frame, which has no earlier one: the search crop would support itself. Templates and
+        search crop are the same whatever supports them.
 
         Raises:
             DataError: a frame cannot be read.
         """
         templates, search = (sample.template, sample.online_template), sample.search
         of_support = Random(random.random())
+        if self.options.support is not None and sample.is_positive and search.index == 0:
+            return None
         number, indices = self._support_of(sample, of_support)
         # A support frame that is taken twice is one crop, as in the tracker's memory.
         distinct = {index: self._support_frame(number, index) for index in indices}

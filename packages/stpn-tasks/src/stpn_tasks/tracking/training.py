@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from accelerate import Accelerator
@@ -31,6 +32,10 @@ from stpn_tasks.tracking.losses import (
 from stpn_tasks.tracking.mixformer import MixFormer, Tracked
 from stpn_tasks.tracking.recipes import TrackingRecipe
 from stpn_tasks.tracking.samples import TrainingCrops
+
+_Stage: TypeAlias = (
+    "tuple[Stage, OptimRecipe, Callable[[MixFormer], _StageTraining], TrainingCrops]"
+)
 
 
 def train_tracker(
@@ -62,24 +67,19 @@ def train_tracker(
         line: of the terminal that they are in.
 
     Raises:
+        DataError: if the sequences do not serve a stage.
         OSError: if a checkpoint cannot be written; names its folder, the reason and the last one.
         ValueError: if the folder holds a run of another recipe or on other data.
     """
+    stages = _stages(recipe, sequences)
     check_writable(output, accelerator)
     claim_folder(output, to_json(recipe), accelerator)
     start = time.perf_counter()
-    box_training = partial(BoxTraining, place_weight=recipe.place_weight)
-    stages: list[tuple[Stage, OptimRecipe, Callable[[MixFormer], _StageTraining]]] = [
-        ("box", recipe.box, box_training)
-    ]
-    if recipe.has_score:
-        stages.append(("score", recipe.score, ScoreTraining))
     weights: dict[str, Tensor] = {}
     history = {}
-    for stage, optim, training in stages:
-        network = build_network(recipe, score=stage == "score", load_weights=stage == "box")
-        network.load_state_dict(weights, strict=False)  # the score module begins anew
-        samples = build_samples(recipe, sequences, stage, optim)
+    for stage, optim, training, samples in stages:
+        network = build_network(recipe, score=stage == "score", load_weights=_loads(recipe, stage))
+        network.load_state_dict(weights, strict=False)  # all but the score module's
         if stage == "box":
             centre_on_samples(network, recipe, samples, accelerator.device)
         history[stage] = train(
@@ -105,6 +105,23 @@ def train_tracker(
         write_json(output / "training.json", {"losses": history, **about})
     accelerator.wait_for_everyone()
     return path
+
+
+def _stages(recipe: TrackingRecipe, sequences: TrackingDataset) -> list[_Stage]:
+    """Return the stages with their samples, so that what one lacks is told before the first."""
+    box_training = partial(BoxTraining, place_weight=recipe.place_weight)
+    stages: list[_Stage] = [
+        ("box", recipe.box, box_training, build_samples(recipe, sequences, "box", recipe.box))
+    ]
+    if recipe.has_score:
+        samples = build_samples(recipe, sequences, "score", recipe.score)
+        stages.append(("score", recipe.score, ScoreTraining, samples))
+    return stages
+
+
+def _loads(recipe: TrackingRecipe, stage: Stage) -> bool:
+    """Tell whether a stage reads the recipe's weights: the second one for a tracker's score."""
+    return stage == "box" or recipe.network.mixformer is not None
 
 
 @torch.no_grad()
