@@ -241,6 +241,47 @@ def test_a_file_of_another_network_is_found_out(tmp_path):
         check_files(made, [path], *SIZES)
 
 
+class Changed(nn.Module):
+    """Prompts of a network, the last of them changed."""
+
+    def __init__(self, module, change):
+        super().__init__()
+        self.module, self.change = module, change
+
+    def forward(self, embeddings):
+        outputs = self.module(embeddings)
+        *_, last = outputs
+        return outputs | {last: self.change(outputs[last])}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x * torch.nan, "its output prompt_2 is not finite"),
+        (lambda x: x / 0, "its output prompt_2 is not finite"),
+        (lambda x: x[None], r"output prompt_2 is \(1, 1, 9, 16\), the network's \(1, 9, 16\)"),
+    ],
+)
+def test_what_a_comparison_would_pass_over_is_refused(tmp_path, change, message):
+    made = make(predictor=AveragePredictor, deep=True)
+    module = Changed(tracker_modules(made)["predict_prompts"], change)
+    path = tmp_path / "predict_prompts.pt2"
+    arguments = draw_arguments(made, *SIZES)["predict_prompts"]
+    torch.export.save(export_program(module, arguments), path)
+    with pytest.raises(ValueError, match=rf"predict_prompts.pt2: {message}"):
+        check_files(made, [path], *SIZES)
+
+
+def test_a_network_that_is_not_finite_is_refused(tmp_path):
+    made = make(predictor=AveragePredictor, deep=True)
+    with torch.no_grad():
+        [*made.predictor.parameters()][-1].fill_(torch.nan)
+    path = tmp_path / "predict_prompts.pt2"
+    torch.export.save(export_all(made, ["predict_prompts"])["predict_prompts"], path)
+    with pytest.raises(ValueError, match=r"the network's output prompt_\d is not finite"):
+        check_files(made, [path], *SIZES)
+
+
 @pytest.mark.parametrize("missing", ["onnx", "onnxruntime", "onnxscript"])
 def test_what_onnx_needs_is_asked_for_before_anything_is_written(monkeypatch, tmp_path, missing):
     for name in ("onnx", "onnxruntime", "onnxscript"):

@@ -115,7 +115,8 @@ def check_files(
         support_size: of a support crop; as of a search crop if not given.
 
     Raises:
-        ValueError: if a graph gives something else than the network; names the file.
+        ValueError: if a graph gives something else than the network, or either gives numbers that
+            are not finite; names the file.
     """
     modules = tracker_modules(network)
     cases = [
@@ -133,10 +134,10 @@ def check_files(
     written = []
     for path in paths:
         run = _runner(path)
-        difference = max(
-            _difference(run(case[path.stem]), _outputs_of(modules[path.stem], case[path.stem]))
-            for case in cases
-        )
+        difference = 0.0
+        for arguments in (case[path.stem] for case in cases):
+            expected = _outputs_of(modules[path.stem], arguments)
+            difference = max(difference, _difference(path, run(arguments), expected))
         if not difference <= _LARGEST_DIFFERENCE:
             raise ValueError(f"{path} differs from the network by {difference:.1e}: do not use it")
         written.append(WrittenGraph(path.stem, path, difference))
@@ -205,8 +206,22 @@ def _outputs_of(module: torch.nn.Module, arguments: Arguments) -> Named:
     return outputs
 
 
-def _difference(found: Named, expected: Named) -> float:
-    """Return the largest difference, of an output by its largest value (at least 1)."""
+def _difference(path: Path, found: Named, expected: Named) -> float:
+    """Return the largest difference, of an output by its largest value (at least 1).
+
+    Raises:
+        ValueError: other names or shapes, or numbers that are not finite; names file and output.
+    """
+    if found.keys() != expected.keys():
+        raise ValueError(f"{path} gives {sorted(found)}, the network {sorted(expected)}")
+    for name, tensor in expected.items():
+        # Subtraction would broadcast other shapes, and max() passes over NaN.
+        if found[name].shape != tensor.shape:
+            shapes = f"{tuple(found[name].shape)}, the network's {tuple(tensor.shape)}"
+            raise ValueError(f"{path}: output {name} is {shapes}: do not use it")
+        for numbers, whose in ((tensor, "the network's"), (found[name], "its")):
+            if not numbers.isfinite().all():
+                raise ValueError(f"{path}: {whose} output {name} is not finite: do not use it")
     return max(
         float((found[name] - tensor).abs().max() / tensor.abs().max().clamp(min=1))
         for name, tensor in expected.items()
