@@ -1,5 +1,6 @@
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -67,7 +68,7 @@ def test_a_run_goes_on_where_it_was_broken_off(tracker, dataset, tmp_path):
     dataset.frame = frame
     dataset.read.clear()
     assert run(tracker, dataset, broken) == 1
-    assert {sequence for sequence, _ in dataset.read} == {1}
+    assert {sequence for sequence, index in dataset.read if index > 0} == {1}
     for name in ("s0", "s1"):
         file = Path("GOT-10k", "Own", name, f"{name}_001.txt")
         assert (broken / file).read_bytes() == (whole / file).read_bytes()
@@ -99,6 +100,78 @@ def test_results_of_something_else_are_not_taken_for_ours(
     (results_folder(tmp_path, "Own") / MADE_BY_FILE).unlink()
     with pytest.raises(ValueError, match="does not tell what made them"):
         run(tracker, dataset, tmp_path, made_by={"weights": "a"})
+
+
+@pytest.mark.parametrize("change", ["box", "frame", "length"])
+def test_results_of_other_data_with_the_same_names_are_refused(
+    tracker, dataset, tmp_path, tiny_tracking, change
+):
+    run(tracker, dataset, tmp_path)
+    before = contents(tmp_path)
+    other = tiny_tracking.MovingTargets((5, 8) if change == "length" else (5, 7))
+    if change == "box":
+        other.sequences[1].boxes_xywh[0, 0] += 0.001
+    if change == "frame":
+        frame = other.frame
+        other.frame = lambda sequence, index: frame(sequence, index) + np.uint8(sequence == 1)
+    with pytest.raises(ValueError, match=r"made_by\.json: the results of s1 .* of other data"):
+        run(tracker, other, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def contents(root):
+    return {path: path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+def test_results_of_several_data_sets_lie_side_by_side(tracker, dataset, tmp_path, tiny_tracking):
+    other = tiny_tracking.MovingTargets((6,))
+    other.sequences = [replace(other.sequences[0], name="other")]
+    assert run(tracker, dataset, tmp_path) == 2
+    assert run(tracker, other, tmp_path) == 1
+    assert run(tracker, dataset, tmp_path) == run(tracker, other, tmp_path) == 0
+
+
+def test_results_of_data_that_nothing_tells_of_are_refused(tracker, dataset, tmp_path):
+    run(tracker, dataset, tmp_path)
+    path = results_folder(tmp_path, "Own") / MADE_BY_FILE
+    path.write_text(json.dumps({"options": json.loads(path.read_text())["options"]}))  # as once
+    with pytest.raises(ValueError, match=r"made_by\.json does not tell of which data .* s0 "):
+        run(tracker, dataset, tmp_path)
+
+
+def test_results_that_begin_at_another_box_are_tracked_again(tracker, dataset, tmp_path):
+    run(tracker, dataset, tmp_path)
+    path = results_folder(tmp_path, "Own", "s0") / "s0_001.txt"
+    whole = path.read_text()
+    path.write_text("10.002" + whole[whole.index(",") :])
+    assert run(tracker, dataset, tmp_path) == 1
+    assert path.read_text() == whole
+
+
+@pytest.mark.parametrize("added", [0.0004, 1 / 3, 0.0005])
+def test_first_boxes_are_compared_as_files_have_them(tracker, dataset, tmp_path, added):
+    for one in dataset.sequences:
+        one.boxes_xywh[:] += added
+    assert run(tracker, dataset, tmp_path) == 2
+    assert run(tracker, dataset, tmp_path) == 0
+
+
+def test_a_run_without_any_result_claims_nothing(tracker, dataset, tmp_path, tiny_tracking):
+    frames, dataset.frames = dataset.frames, lambda sequence: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        run(tracker, dataset, tmp_path, made_by={"weights": "a"})
+    assert (results_folder(tmp_path, "Own") / MADE_BY_FILE).exists()
+    dataset.frames = frames
+    dataset.sequences[0].boxes_xywh[0, 0] += 1
+    assert run(tracker, dataset, tmp_path, made_by={"weights": "b"}) == 2
+    assert run(tracker, dataset, tmp_path, made_by={"weights": "b"}) == 0
+
+
+def test_names_are_checked_before_anything_is_written(tracker, dataset, tmp_path):
+    dataset.sequences[1] = replace(dataset.sequences[1], name="a/b")
+    with pytest.raises(ValueError, match="'a/b' cannot be a folder"):
+        run(tracker, dataset, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_sequence_without_a_first_box_is_named(tracker, dataset, tmp_path):

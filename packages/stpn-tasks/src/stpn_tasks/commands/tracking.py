@@ -56,7 +56,8 @@ def eval_tracking(
         output,
         name or weights.resolve().parent.name,
         accelerator=accelerator,
-        title=f"GOT-10k's protocol; {data} ({split})",
+        data=data,
+        split=split,
         zip_test=zip_test,
     )
     if accelerator.is_main_process:

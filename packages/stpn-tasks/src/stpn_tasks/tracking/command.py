@@ -10,9 +10,12 @@ from accelerate import Accelerator
 from rich.table import Table
 
 from stpn_data.got10k import GOT10k
+from stpn_data.own_sequences import OwnSequences
 from stpn_data.sequences import TrackingDataset
+from stpn_tasks.tables import read_json, write_json
 from stpn_tasks.tracking.build import build_tracker_options
 from stpn_tasks.tracking.checkpoint import SavedTracker, load_tracker
+from stpn_tasks.tracking.data import GENERATED
 from stpn_tasks.tracking.evaluation import evaluate_results, write_evaluation
 from stpn_tasks.tracking.results_layout import zip_for_test_server
 from stpn_tasks.tracking.run import run_tracker
@@ -32,7 +35,8 @@ def evaluate_saved(
     name: str,
     *,
     accelerator: Accelerator,
-    title: str,
+    data: str,
+    split: str,
     zip_test: bool = False,
 ) -> Table:
     """Track all sequences with a tracker from a file, write results and their evaluation.
@@ -43,7 +47,9 @@ def evaluate_saved(
         output: folder for ``results/`` and ``reports/`` in the toolkit's layout.
         name: of the tracker in these folders.
         accelerator: devices and processes.
-        title: of table and plot.
+        data: "generated" or the folder of the data set; said in table, plot and
+            ``performance.json``.
+        split: which part of it; not said of own sequences, which have no parts.
         zip_test: pack the results of GOT-10k's split test for its server, and evaluate nothing.
 
     Raises:
@@ -58,6 +64,8 @@ def evaluate_saved(
     made_by = {"weights_sha256": hashlib.sha256(weights.read_bytes()).hexdigest()}
     run_tracker(tracker, dataset, results, name, accelerator=accelerator, made_by=made_by)
     accelerator.wait_for_everyone()
+    part = None if isinstance(dataset, OwnSequences) else split
+    title = f"GOT-10k's protocol; {data}" + (f" ({part})" if part else "")
     table = Table(title=title, title_justify="left")
     if not accelerator.is_main_process:
         return table
@@ -67,6 +75,7 @@ def evaluate_saved(
         return table
     evaluation = evaluate_results(dataset, results, name)
     path = write_evaluation(output / "reports", name, evaluation, title)
+    _add_data(path, name, data, part)
     for column in ("tracker", "AO", "SR0.5", "SR0.75", "frames", "frames/s", "numbers"):
         table.add_column(column, justify="left" if column in ("tracker", "numbers") else "right")
     overall = evaluation.report.overall
@@ -74,3 +83,12 @@ def evaluate_saved(
     speed = f"{evaluation.frames_per_second:.1f}"
     table.add_row(name, *shares, str(overall.num_frames), speed, str(path))
     return table
+
+
+def _add_data(path: Path, name: str, data: str, split: str | None) -> None:
+    """Say in a report of which data it is; the toolkit, when it plots, passes over that."""
+    report = read_json(path)
+    # A folder's name as given, such as ".", may say nothing elsewhere.
+    report[name]["data"] = data if data == GENERATED else str(Path(data).resolve())
+    report[name]["split"] = split
+    write_json(path, report)
