@@ -133,3 +133,14 @@ def test_an_image_of_another_size_is_named(tmp_path):
     data = OwnSequences.from_folder(tmp_path)
     with pytest.raises(DataError, match=r"10\.png: the image is 9x8, the sequence is 48x32"):
         data.frame(0, 2)
+
+
+def test_frames_are_those_of_the_folder_as_it_was_opened(tmp_path):
+    write_frames(tmp_path)
+    (tmp_path / "groundtruth.txt").write_text(BOX * 4)
+    data = OwnSequences.from_folder(tmp_path)
+    assert cv2.imwrite(str(tmp_path / "1.png"), pixels(5))  # before all others
+    assert levels(data.frame(0, index) for index in range(4)) == [0, 1, 2, 3]
+    (tmp_path / "9.png").unlink()
+    with pytest.raises(DataError, match=r"9\.png"):
+        data.frame(0, 1)

@@ -17,7 +17,7 @@ from stpn_data.sequences import (
     read_as_annotated,
     read_boxes,
 )
-from stpn_data.video import VideoReader, image_files
+from stpn_data.video import VideoReader
 from stpn_data.videos import DataError
 
 BOX_FILE = "groundtruth.txt"
@@ -108,8 +108,8 @@ class OwnSequences:
         """
         check_frame(self.sequences, sequence, index)
         reader, one = self._readers[sequence], self.sequences[sequence]
-        if reader.path.is_dir():
-            path = image_files(reader.path)[index]
+        if reader.files:
+            path = reader.files[index]
             return read_as_annotated(read_image(path), one, path)
         pixels = next(islice(reader, index, None), None)
         if pixels is None:

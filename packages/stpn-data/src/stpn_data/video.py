@@ -39,6 +39,7 @@ class VideoReader:
 
     Attributes:
         path: the file or folder.
+        files: the images of a folder, in order, as they were when it was opened; none for a file.
         num_frames: T as declared by the file, counted for a folder; None if not declared.
         fps: frames per second; None for a folder.
         size: (height, width) of the frames.
@@ -57,9 +58,10 @@ class VideoReader:
             raise DataError(f"{self.path}: no such file or folder")
         self.num_frames: int | None
         self.fps: float | None = None
+        self.files: tuple[Path, ...] = ()
         if self.path.is_dir():
-            self._files = image_files(self.path)
-            self.num_frames = len(self._files)
+            self.files = tuple(image_files(self.path))
+            self.num_frames = len(self.files)
         else:
             with _open(self.path) as container:
                 stream = _video_stream(container, self.path)
@@ -80,7 +82,7 @@ class VideoReader:
 
     def _folder_frames(self) -> Iterator[NDArray[np.uint8]]:
         size: tuple[int, ...] | None = None
-        for file in self._files:
+        for file in self.files:
             image = read_image(file)
             size = _same_size(image, size, f"{file}: the image", "the first one of the folder")
             yield image
