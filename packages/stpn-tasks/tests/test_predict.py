@@ -13,6 +13,7 @@ from stpn_tasks.detection.build import build_preparation
 from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.detection.predict import predict_video
 from stpn_tasks.draw import draw_boxes
+from stpn_tasks.video_source import output_files
 
 CLASSES = ("bright", "dark")
 LENGTH, SIZE = 9, (64, 96)
@@ -140,6 +141,34 @@ def test_the_input_is_never_overwritten(tiny, detector, tmp_path):
     with pytest.raises(ValueError, match=r"clip\.mp4 is the video itself: choose another output"):
         predict(make_inference(tiny, detector, None), source, tmp_path)
     assert source.read_bytes() == before
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "json"])
+@pytest.mark.parametrize(("write", "name"), [(write_mp4, "clip.mov"), (write_folder, "clip")])
+def test_a_file_beside_the_input_is_never_overwritten(tiny, tmp_path, write, name, suffix):
+    source = write(tmp_path / name, shades(tiny)[:2])
+    own = tmp_path / f"clip.{suffix}"
+    own.write_bytes(b"of the user")
+    (tmp_path / "link").symlink_to(tmp_path)
+    for output in (tmp_path, tmp_path / "link", tmp_path / "other" / ".."):
+        with pytest.raises(ValueError, match=rf"clip\.{suffix} is there already, with the video"):
+            output_files(VideoReader(source), output)
+    own.rename(tmp_path / "mine")
+    assert output_files(VideoReader(source), tmp_path)[1] == tmp_path / "clip.json"
+
+
+def test_a_file_among_the_frames_of_the_input_is_never_overwritten(tiny, tmp_path):
+    source = write_folder(tmp_path / "clip", shades(tiny)[:2])
+    (source / "clip.json").write_text("of the user")
+    with pytest.raises(ValueError, match=r"clip\.json is there already, with the video"):
+        output_files(VideoReader(source), source)
+
+
+def test_an_output_folder_takes_the_next_run_as_well(tiny, detector, tmp_path):
+    source = write_mp4(tmp_path / "clip.mp4", shades(tiny)[:2])
+    inference = make_inference(tiny, detector, None)
+    first, second = (predict(inference, source, tmp_path / "out") for _ in range(2))
+    assert first == second
 
 
 @pytest.mark.parametrize("write", [write_mp4, write_folder])

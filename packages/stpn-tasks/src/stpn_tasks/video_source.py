@@ -61,21 +61,30 @@ class VideoSource:
 def output_files(reader: VideoReader, output: Path) -> tuple[Path, Path]:
     """Return ``NAME.mp4`` and ``NAME.json`` in an output folder, which is made if need be.
 
+    What an earlier run left there is replaced, except beside the input, or in it: what lies there
+    may be the user's own.
+
     Args:
         reader: of the video, whose file or folder gives the name.
         output: the folder.
 
     Raises:
-        ValueError: if the output would take the place of the input.
+        ValueError: if the output would take the place of the input, or of a file beside or in it.
     """
     path = reader.path.resolve()
     name = path.name if path.is_dir() else path.stem
-    if (output / f"{name}.mp4").resolve() == path:
-        raise ValueError(
-            f"{output / f'{name}.mp4'} is the video itself: choose another output folder"
-        )
+    files = output / f"{name}.mp4", output / f"{name}.json"
+    is_beside = output.resolve() in (path.parent, path)
+    for file in files:
+        if file.resolve() == path:
+            raise ValueError(f"{file} is the video itself: choose another output folder")
+        if is_beside and file.resolve().exists():
+            raise ValueError(
+                f"{file} is there already, with the video: choose another output folder, since it "
+                "may not be of an earlier run"
+            )
     output.mkdir(parents=True, exist_ok=True)
-    return output / f"{name}.mp4", output / f"{name}.json"
+    return files
 
 
 def _readable(reader: VideoReader) -> Iterator[Frame]:
