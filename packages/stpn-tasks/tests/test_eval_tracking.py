@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from stpn_data import OwnSequences
+from stpn_data import GOT10k, OwnSequences
 from stpn_tasks.engine import make_accelerator
 from stpn_tasks.tracking import command
 from stpn_tasks.tracking.options import TrackerOptions
@@ -80,3 +80,52 @@ def test_own_folders_of_the_same_name_are_told_apart(evaluate, tmp_path, tiny_tr
     with pytest.raises(ValueError, match="the results of s0 beside it are of other data"):
         evaluate(OwnSequences.from_folder(tmp_path / "B"), tmp_path / "B")
     assert report(tmp_path)["data"] == str(tmp_path / "A")
+
+
+def cells(table):
+    return [cell for column in table.columns for cell in column.cells]
+
+
+@pytest.fixture
+def got10k(tmp_path, tiny_tracking):
+    """The folder of GOT-10k with the splits test and val."""
+    dataset = tiny_tracking.MovingTargets()
+    for split, num_boxes in (("test", 1), ("val", None)):
+        folder = write_own(tmp_path / "got10k" / split, dataset, num_boxes)
+        (folder / "list.txt").write_text("s0\ns1\n")
+        for one in dataset.sequences:
+            for index in range(one.num_frames):
+                path = folder / one.name / f"{index}.png"
+                cv2.imwrite(str(path.with_name(f"{index + 1:08d}.jpg")), cv2.imread(str(path)))
+            for stem, value in (("cover", 8), ("absence", 0), ("cut_by_image", 0)):
+                (folder / one.name / f"{stem}.label").write_text(f"{value}\n" * one.num_frames)
+            (folder / one.name / "meta_info.ini").write_text("[METAINFO]\nresolution: (50, 40)\n")
+    return tmp_path / "got10k"
+
+
+def test_the_split_test_is_tracked_and_packed_if_asked_for(evaluate, got10k, tmp_path):
+    dataset = GOT10k(got10k, "test")
+    results, evaluation = cells(evaluate(dataset, got10k, "test"))
+    assert results == str(tmp_path / "out" / "results" / "GOT-10k" / "Toy")
+    assert evaluation.startswith("none: no frame after the first counts")
+    assert (tmp_path / "out/results/GOT-10k/Toy/s1/s1_001.txt").is_file()
+    assert not (tmp_path / "out/reports").exists()
+    (packed,) = cells(evaluate(dataset, got10k, "test", zip_test=True))
+    assert packed == f"{results}.zip"
+
+
+def test_no_other_split_is_packed_and_nothing_is_tracked_for_it(evaluate, got10k, tmp_path):
+    with pytest.raises(ValueError, match="--zip-test is for GOT-10k's split test"):
+        evaluate(GOT10k(got10k, "val"), got10k, zip_test=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_own_sequences_to_be_tracked_need_one_box(evaluate, tmp_path, tiny_tracking):
+    folder = write_own(tmp_path / "own", tiny_tracking.MovingTargets(), 1)
+    results, _ = cells(evaluate(OwnSequences.from_folder(folder), folder))
+    assert results == str(tmp_path / "out" / "results" / "GOT-10k" / "Toy")
+    whole = tiny_tracking.MovingTargets((7, 6, 5))
+    whole.sequences[:2] = []
+    write_own(folder, whole)  # of several, those with boxes are evaluated
+    evaluate(OwnSequences.from_folder(folder), folder)
+    assert report(tmp_path)["overall"]["num_frames"] == 4

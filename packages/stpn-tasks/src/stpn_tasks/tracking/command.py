@@ -16,10 +16,19 @@ from stpn_tasks.tables import read_json, write_json
 from stpn_tasks.tracking.build import build_tracker_options
 from stpn_tasks.tracking.checkpoint import SavedTracker, load_tracker
 from stpn_tasks.tracking.data import GENERATED
-from stpn_tasks.tracking.evaluation import evaluate_results, write_evaluation
-from stpn_tasks.tracking.results_layout import zip_for_test_server
+from stpn_tasks.tracking.evaluation import (
+    TrackingEvaluation,
+    evaluate_results,
+    write_evaluation,
+)
+from stpn_tasks.tracking.results_layout import results_folder, zip_for_test_server
 from stpn_tasks.tracking.run import run_tracker
 from stpn_tasks.tracking.tracker import OnlineTracker
+
+_NOTHING_COUNTS = (
+    "none: no frame after the first counts (boxes of GOT-10k's split test are not "
+    "published; --zip-test packs the results for its server)"
+)
 
 
 def build_tracker(saved: SavedTracker, device: torch.device) -> OnlineTracker:
@@ -41,6 +50,9 @@ def evaluate_saved(
 ) -> Table:
     """Track all sequences with a tracker from a file, write results and their evaluation.
 
+    Where no frame after the first counts, as in sequences with one box only, there is nothing to
+    evaluate, and the table says where the results are.
+
     Args:
         weights: the file.
         dataset: what to track.
@@ -54,10 +66,10 @@ def evaluate_saved(
 
     Raises:
         DataError: a frame cannot be read, or results do not fit their sequence.
-        ValueError: the file is no tracker; results of this name were made by something else; no
-            frame counts; or the zip is not of GOT-10k's split test.
+        ValueError: the file is no tracker; results of this name were made by something else or
+            are of other data; or the zip is not of GOT-10k's split test.
     """
-    if zip_test and not isinstance(dataset, GOT10k):
+    if zip_test and not (isinstance(dataset, GOT10k) and dataset.split == "test"):
         raise ValueError("--zip-test is for GOT-10k's split test")
     tracker = build_tracker(load_tracker(weights), accelerator.device)
     results = output / "results"
@@ -73,16 +85,25 @@ def evaluate_saved(
         table.add_column("for the server")
         table.add_row(str(zip_for_test_server(results, name, dataset)))
         return table
+    if not any(one.counted[1:].any() for one in dataset.sequences):
+        table.add_column("results")
+        table.add_column("evaluation")
+        table.add_row(str(results_folder(results, name)), _NOTHING_COUNTS)
+        return table
     evaluation = evaluate_results(dataset, results, name)
     path = write_evaluation(output / "reports", name, evaluation, title)
     _add_data(path, name, data, part)
+    _add_numbers(table, name, evaluation, path)
+    return table
+
+
+def _add_numbers(table: Table, name: str, evaluation: TrackingEvaluation, path: Path) -> None:
     for column in ("tracker", "AO", "SR0.5", "SR0.75", "frames", "frames/s", "numbers"):
         table.add_column(column, justify="left" if column in ("tracker", "numbers") else "right")
     overall = evaluation.report.overall
     shares = (f"{100 * value:.1f}" for value in (overall.ao, overall.sr50, overall.sr75))
     speed = f"{evaluation.frames_per_second:.1f}"
     table.add_row(name, *shares, str(overall.num_frames), speed, str(path))
-    return table
 
 
 def _add_data(path: Path, name: str, data: str, split: str | None) -> None:
