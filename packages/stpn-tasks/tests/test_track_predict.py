@@ -3,6 +3,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from stpn_data import DataError
 from stpn_data.video import VideoReader, VideoWriter
@@ -146,4 +147,13 @@ def test_a_box_beside_the_video_leaves_nothing_behind(make_tracker, frames, tmp_
         predict_tracking(
             make_tracker(), reader, (60.0, 0.0, 5.0, 5.0), tmp_path / "out", progress=False
         )
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+@pytest.mark.parametrize("part", ["box", "score"])
+def test_of_numbers_that_are_not_finite_nothing_is_written(make_tracker, frames, tmp_path, part):
+    tracker = make_tracker()
+    getattr(tracker.network, part).bias.data.fill_(torch.nan)
+    with pytest.raises(ValueError, match=f"{part} in frame 1 is not finite"):
+        predict(tracker, write_folder(tmp_path / "clip", frames), tmp_path / "out")
     assert list((tmp_path / "out").iterdir()) == []

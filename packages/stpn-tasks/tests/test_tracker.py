@@ -230,9 +230,21 @@ def test_misuse_is_named(toy_network, frames):
     tracker.init(frames[0], BOX)
     with pytest.raises(ValueError, match=r"frame 1 is 50x39, the first one 50x40"):
         tracker.track(frames[1][:39])
-    tracker.network.box.bias.data.fill_(torch.nan)
-    with pytest.raises(ValueError, match="box in frame 1 is not finite"):
-        tracker.track(frames[1])
+
+
+@pytest.mark.parametrize("part", ["box", "score"])
+def test_numbers_that_are_not_finite_are_refused_and_leave_the_state(toy_network, frames, part):
+    tracker = OnlineTracker(toy_network(prompted=True).eval(), OPTIONS)
+    expected, states = follow(tracker, frames)
+    tracker.state = states[3]
+    bias = getattr(tracker.network, part).bias
+    kept = bias.data.clone()
+    bias.data.fill_(torch.nan)
+    for _ in range(2):
+        with pytest.raises(ValueError, match=f"{part} in frame 4 is not finite"):
+            tracker.track(frames[4])
+    bias.data.copy_(kept)
+    assert [tracker.track(frame) for frame in frames[4:]] == expected[3:]
 
 
 @pytest.mark.parametrize(

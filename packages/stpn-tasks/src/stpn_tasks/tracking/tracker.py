@@ -145,27 +145,28 @@ class OnlineTracker:
             frame: (H, W, 3) uint8 RGB, of the size of the first.
 
         Raises:
-            ValueError: no target was given, another frame, or a network whose box is not finite.
+            ValueError: no target was given, another frame, or a network whose box or score is not
+                finite; the state stays that of the frame before.
         """
         state = self.state
         if state is None:
             raise ValueError("there is no target to track: call init with a frame and its box")
-        _check_frame(frame, state.frame + 1)
+        number = state.frame + 1
+        _check_frame(frame, number)
         if frame.shape[:2] != state.frame_size:
             raise ValueError(
-                f"frame {state.frame + 1} is {frame.shape[1]}x{frame.shape[0]}, the first one "
+                f"frame {number} is {frame.shape[1]}x{frame.shape[0]}, the first one "
                 f"{state.frame_size[1]}x{state.frame_size[0]}"
             )
-        state.frame += 1
         window, search = self._search(frame, state.box)
-        found = self.network.track(search, state.templates, self._prompts(state))
+        found = self.network.track(search, state.templates, self._prompts(state, number))
         numbers = found.boxes_cxcywh[0].tolist()
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError(f"the network's box in frame {state.frame} is not finite: {numbers}")
+        score = None if found.scores is None else float(found.scores[0].sigmoid())
+        _check_found(numbers, score, number)
+        state.frame = number
         margin = self.options.clip_margin
         state.box = clip_box(window.to_frame(numbers), state.frame_size, margin)
         self._remember(state, frame, search)
-        score = None if found.scores is None else float(found.scores[0].sigmoid())
         self._renew_templates(state, frame, score)
         is_lost = score is not None and score < self.options.lost_score
         return TrackResult(state.box, score, is_lost)
@@ -192,10 +193,11 @@ class OnlineTracker:
         state.templates = self._encode(state.template, state.online)
         state.candidate, state.best_score = state.template, -1.0
 
-    def _prompts(self, state: TrackerState) -> list[Tensor] | None:
+    def _prompts(self, state: TrackerState, number: int) -> list[Tensor] | None:
+        """Return the prompts of frame `number`."""
         if state.memory is None:
             return None
-        support = tuple(self.options.support(state.frame, None))
+        support = tuple(self.options.support(number, None))
         if support != state.support:
             state.support = support
             state.prompts = self.network.predict_prompts(state.memory.gather(support))
@@ -240,3 +242,10 @@ def _check_frame(frame: Image, number: int) -> None:
         raise ValueError(
             f"frame {number} must be (H, W, 3) uint8 RGB, got {frame.shape} {frame.dtype}"
         )
+
+
+def _check_found(box: list[float], score: float | None, number: int) -> None:
+    if not all(map(math.isfinite, box)):
+        raise ValueError(f"the network's box in frame {number} is not finite: {box}")
+    if score is not None and not math.isfinite(score):
+        raise ValueError(f"the network's score in frame {number} is not finite: {score}")
