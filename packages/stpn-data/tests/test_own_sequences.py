@@ -60,6 +60,24 @@ def test_a_folder_of_frames_is_a_sequence_by_itself(tmp_path):
     assert one.visible.tolist() == one.counted.tolist() == [True, False, False, True]
 
 
+@pytest.mark.parametrize("path", [".", "..", "../own", "inner/.."])
+def test_a_sequence_has_the_name_of_its_folder_however_it_is_said(tmp_path, monkeypatch, path):
+    write_frames(tmp_path / "own")
+    (tmp_path / "own/groundtruth.txt").write_text(BOX)
+    (tmp_path / "own/inner").mkdir()
+    monkeypatch.chdir(tmp_path / ("own/inner" if path == ".." else "own"))
+    (one,) = OwnSequences.from_folder(path).sequences
+    assert one.name == "own"
+
+
+def test_a_link_keeps_its_own_name(tmp_path):
+    write_frames(tmp_path / "frames/0001")
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/own").symlink_to(tmp_path / "frames/0001")
+    (tmp_path / "data/own.txt").write_text(BOX)
+    assert [one.name for one in OwnSequences.from_folder(tmp_path / "data").sequences] == ["own"]
+
+
 def test_pairs_may_be_named_wherever_they_are(tmp_path):
     write_video(tmp_path / "one.mkv")
     (tmp_path / "boxes").write_text(BOX * 4)

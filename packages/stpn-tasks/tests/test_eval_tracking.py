@@ -1,6 +1,7 @@
 """What `stpn eval tracking` does around the tracking, with a tracker that costs nothing."""
 
 import json
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -129,3 +130,15 @@ def test_own_sequences_to_be_tracked_need_one_box(evaluate, tmp_path, tiny_track
     write_own(folder, whole)  # of several, those with boxes are evaluated
     evaluate(OwnSequences.from_folder(folder), folder)
     assert report(tmp_path)["overall"]["num_frames"] == 4
+
+
+def test_an_own_sequence_is_evaluated_from_within_its_folder(
+    evaluate, tmp_path, tiny_tracking, monkeypatch
+):
+    dataset = tiny_tracking.MovingTargets((5,))
+    dataset.sequences = [replace(dataset.sequences[0], name="clip (1), cut")]
+    monkeypatch.chdir(write_own(tmp_path / "own", dataset) / "clip (1), cut")
+    evaluate(OwnSequences.from_folder("."), ".")
+    folder = tmp_path / "out/results/GOT-10k/Toy/clip (1), cut"
+    assert (folder / "clip (1), cut_001.txt").is_file()
+    assert list(report(tmp_path)["seq_wise"]) == ["clip (1), cut"]

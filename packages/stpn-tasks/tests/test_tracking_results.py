@@ -124,7 +124,14 @@ def test_runs_that_do_not_fit_are_refused_before_anything_is_written(root, runs,
     assert not root.exists()
 
 
-@pytest.mark.parametrize("name", ["..", "a/b", "/a", "a\\b"])
+@pytest.mark.parametrize("name", ["clip (1)", "a, b", "50%", "[1] *?", "größe", "a\u00a0b", "...x"])
+def test_a_name_may_have_what_a_folder_s_may(root, name):
+    write_results(root, name, name, [run()])
+    (one,) = read_results(root, name, name, 4)
+    np.testing.assert_allclose(one.boxes_xywh, run().boxes_xywh, atol=5.1e-4)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a/b", "/a", "a\\b", "a\n", "a\0", "\x85"])
 def test_a_name_is_a_folder_and_no_path(root, name):
     with pytest.raises(ValueError, match="cannot be a folder"):
         write_results(root, name, "a", [run()])

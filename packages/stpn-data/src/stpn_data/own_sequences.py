@@ -137,6 +137,8 @@ def _is_video(path: Path) -> bool:
 
 
 def _name(path: Path) -> str:
+    if path.name in ("", ".."):  # "." and the like; else a link keeps its own name
+        path = path.resolve()
     return path.name if path.is_dir() else path.stem
 
 

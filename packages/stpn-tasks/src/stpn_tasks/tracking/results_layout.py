@@ -21,6 +21,7 @@ from stpn_data.videos import DataError
 from stpn_tasks.files import atomic_path, write_text
 
 BENCHMARK = "GOT-10k"
+_NO_NAME = re.compile(r"[/\\\x00-\x1f\x7f-\x9f]")
 _TIME_OF_ZIP = (1980, 1, 1, 0, 0, 0)  # so that the same results make the same file
 
 
@@ -37,16 +38,21 @@ class TrackRun:
     times: np.ndarray
 
 
-def results_folder(root: Path, tracker: str, sequence: str = "") -> Path:
+def results_folder(root: Path, tracker: str, sequence: str | None = None) -> Path:
     """Name the folder of a tracker's results, or of those of a sequence.
 
+    (The toolkit looks for results by a pattern, so that it finds none of a tracker or sequence
+    with ``[``, ``*`` or ``?`` in its name; we do.)
+
     Raises:
-        ValueError: a name that is no name of a folder.
+        ValueError: a name that is no name of a folder: empty, ``.``, ``..``, or with a separator
+            or control character.
     """
-    for name in filter(None, (tracker, sequence)):
-        if name in (".", "..") or not re.fullmatch(r"[\w.+\- ]+", name):
+    names = (tracker,) if sequence is None else (tracker, sequence)
+    for name in names:
+        if name in ("", ".", "..") or _NO_NAME.search(name):
             raise ValueError(f"{name!r} cannot be a folder of results")
-    return root / BENCHMARK / tracker / sequence
+    return Path(root, BENCHMARK, *names)
 
 
 def write_results(root: Path, tracker: str, sequence: str, runs: Sequence[TrackRun]) -> None:
