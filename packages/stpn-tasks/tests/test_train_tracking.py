@@ -197,6 +197,17 @@ def test_sequences_that_give_no_negatives_are_refused_before_anything_is_trained
     train_tracker(replace(recipe, has_score=False), alone, tmp_path, accelerator=accelerator)
 
 
+def test_a_run_on_other_data_is_not_gone_on_with(trained, sequences):
+    recipe, output = trained
+    before = (output / "model.safetensors").read_bytes()
+    fewer = Alone(sequences)
+    fewer.sequences = sequences.sequences[:2]
+    with pytest.raises(ValueError, match="holds a run on other data, see data.json"):
+        train_tracker(recipe, fewer, output, accelerator=make_accelerator("cpu"))
+    assert (output / "model.safetensors").read_bytes() == before
+    assert json.loads((output / "data.json").read_text())["sequences"] == 3
+
+
 def test_samples_need_a_number(sequences):
     recipe = shortened(small())
     with pytest.raises(ValueError, match="box.epoch_size must be given"):

@@ -186,12 +186,31 @@ def claim_folder(output: Path, recipe: str, accelerator: Accelerator) -> None:
     Raises:
         ValueError: if the folder holds a run of another recipe.
     """
-    path = output / "recipe.json"
-    if path.exists() and path.read_text(encoding="utf-8") != recipe:
-        raise ValueError(f"{output} holds a run of another recipe: choose another output folder")
+    _claim(output / "recipe.json", recipe, "of another recipe", accelerator)
+
+
+def claim_data(output: Path, data: str, accelerator: Accelerator) -> None:
+    """Write ``data.json`` into the output folder, unless another one is there.
+
+    Args:
+        output: folder of a run.
+        data: what tells its data from others, as JSON text.
+        accelerator: devices and processes.
+
+    Raises:
+        ValueError: if the folder holds a run on other data.
+    """
+    _claim(output / "data.json", data, "on other data", accelerator)
+
+
+def _claim(path: Path, text: str, other: str, accelerator: Accelerator) -> None:
+    if path.exists() and path.read_text(encoding="utf-8") != text:
+        raise ValueError(
+            f"{path.parent} holds a run {other}, see {path.name}: choose another output folder"
+        )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        write_text(path, recipe)
+        write_text(path, text)
 
 
 def check_writable(folder: Path, accelerator: Accelerator) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from stpn_data.sequences import TrackingDataset
-from stpn_tasks.checkpoints import check_writable, claim_folder
+from stpn_tasks.checkpoints import check_writable, claim_data, claim_folder
 from stpn_tasks.engine import train
 from stpn_tasks.recipe_json import to_json
 from stpn_tasks.recipes import CHECKPOINT_EVERY, OptimRecipe
@@ -57,7 +59,7 @@ def train_tracker(
     Args:
         recipe: what to train and how.
         sequences: annotated sequences.
-        output: folder for ``model.safetensors``, ``recipe.json``, ``training.json``, and
+        output: folder for ``model.safetensors``, ``recipe.json``, ``data.json``, ``training.json`` and
             checkpoints.
         accelerator: devices and processes.
         num_workers: processes that load samples.
@@ -74,6 +76,7 @@ def train_tracker(
     stages = _stages(recipe, sequences)
     check_writable(output, accelerator)
     claim_folder(output, to_json(recipe), accelerator)
+    claim_data(output, _describe(sequences), accelerator)
     start = time.perf_counter()
     weights: dict[str, Tensor] = {}
     history = {}
@@ -105,6 +108,17 @@ def train_tracker(
         write_json(output / "training.json", {"losses": history, **about})
     accelerator.wait_for_everyone()
     return path
+
+
+def _describe(sequences: TrackingDataset) -> str:
+    """Return JSON that tells annotated sequences from others: an epoch is as long on any."""
+    checksum = hashlib.sha256()
+    for one in sequences.sequences:
+        checksum.update(f"{one.name} {one.size} {one.num_frames}".encode())
+        checksum.update(one.boxes_xywh.tobytes() + one.visible.tobytes())
+    frames = sum(one.num_frames for one in sequences.sequences)
+    values = {"sequences": len(sequences.sequences), "frames": frames}
+    return json.dumps({**values, "annotations": checksum.hexdigest()[:16]}) + "\n"
 
 
 def _stages(recipe: TrackingRecipe, sequences: TrackingDataset) -> list[_Stage]:
