@@ -262,3 +262,12 @@ def test_real_sequences_are_read_whole(shared_path, split, lengths):
         assert one.visible.all()
         assert one.counted.all()
         assert data.frame(number, one.num_frames - 1).shape == (*one.size, 3)
+
+
+def test_opening_decodes_the_first_frames_of_the_split_test_only(make, tmp_path):
+    for split in ("val", "test"):
+        make(split)
+        (tmp_path / split / "one" / "00000001.jpg").write_bytes(b"no image")
+    assert len(GOT10k(tmp_path, "val").sequences) == 1
+    with pytest.raises(DataError, match=r"00000001\.jpg"):
+        GOT10k(tmp_path, "test")

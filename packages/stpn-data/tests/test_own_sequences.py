@@ -106,7 +106,8 @@ def test_the_first_frame_needs_a_box(tmp_path, line):
 
 def test_boxes_that_belong_to_no_or_to_two_videos_are_named(tmp_path):
     (tmp_path / "one.txt").write_text(BOX)
-    with pytest.raises(DataError, match=r"one\.txt: expected one video of this name, found none"):
+    expected = r"one\.txt: expected one video of this name, found none; every \.txt .* of boxes"
+    with pytest.raises(DataError, match=expected):
         OwnSequences.from_folder(tmp_path)
     write_video(tmp_path / "one.mp4")
     write_frames(tmp_path / "one")

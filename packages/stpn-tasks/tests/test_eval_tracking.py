@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from stpn_data import GOT10k, OwnSequences
+from stpn_tasks.cli import main
 from stpn_tasks.engine import make_accelerator
 from stpn_tasks.tracking import command
 from stpn_tasks.tracking.options import TrackerOptions
@@ -142,3 +143,11 @@ def test_an_own_sequence_is_evaluated_from_within_its_folder(
     folder = tmp_path / "out/results/GOT-10k/Toy/clip (1), cut"
     assert (folder / "clip (1), cut_001.txt").is_file()
     assert list(report(tmp_path)["seq_wise"]) == ["clip (1), cut"]
+
+
+@pytest.mark.parametrize("words", [("eval", "tracking"), ("train", "tracking", "small")])
+def test_help_says_what_a_split_is_of(words, capsys):
+    with pytest.raises(SystemExit):
+        main([*words, "--help"])
+    text = " ".join(capsys.readouterr().out.replace("│", " ").split())
+    assert "without effect for own sequences" in text

@@ -49,7 +49,8 @@ class GOT10kLabels:
 class GOT10k:
     """Read a split of GOT-10k (Huang et al., TPAMI 2021).
 
-    Opening reads list.txt and all labels, no image. A sequence is a folder with 00000001.jpg ..,
+    Opening reads list.txt and all labels; of train and val no image, of test, whose sizes no file
+    tells, the first frame of every sequence. A sequence is a folder with 00000001.jpg ..,
     groundtruth.txt, absence.label, cut_by_image.label, cover.label and meta_info.ini; in the split
     test only frames and the first line of groundtruth.txt are published.
 

@@ -65,7 +65,8 @@ class OwnSequences:
         """Open every sequence of a folder, in the order of their names.
 
         A sequence is a folder NAME with images and `groundtruth.txt`, or a folder or video file
-        NAME with a box file NAME.txt beside it. `root` itself may be the only sequence.
+        NAME with a box file NAME.txt beside it: every .txt in `root` is taken for one. `root`
+        itself may be the only sequence.
 
         Raises:
             DataError: nothing such is there, a box file belongs to nothing or to two videos, or
@@ -85,7 +86,10 @@ class OwnSequences:
                 videos = [one for one in entries if _is_video(one) and _name(one) == entry.stem]
                 if len(videos) != 1:
                     found = " and ".join(one.name for one in videos) or "none"
-                    raise DataError(f"{entry}: expected one video of this name, found {found}")
+                    raise DataError(
+                        f"{entry}: expected one video of this name, found {found}; every .txt "
+                        "beside videos is taken for a file of boxes"
+                    )
                 pairs.append((videos[0], entry))
         if not pairs:
             raise DataError(

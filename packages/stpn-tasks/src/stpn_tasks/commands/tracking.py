@@ -33,7 +33,7 @@ def eval_tracking(
     Args:
         weights: a model.safetensors that ``stpn train tracking`` wrote.
         data: "generated", the folder of GOT-10k, or a folder of your own sequences.
-        split: which part of the data.
+        split: which part of GOT-10k or generated data; without effect for own sequences.
         output: folder for results/ and reports/.
         name: of the tracker in these folders; that of the weights' folder if not given.
         num_sequences: how many generated sequences.
@@ -120,7 +120,7 @@ def _train_command(default: TrackingRecipe) -> Callable[..., None]:
         Args:
             data: "generated", the folder of GOT-10k, or a folder of your own sequences.
             recipe: what to train and how.
-            split: which part of the data.
+            split: which part of GOT-10k or generated data; without effect for own sequences.
             output: folder for weights, losses and checkpoints; a run stopped there goes on.
             num_sequences: how many generated sequences.
             num_workers: processes that load samples.
