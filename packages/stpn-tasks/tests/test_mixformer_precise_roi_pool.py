@@ -77,6 +77,58 @@ def test_a_constant_map_is_pooled_to_its_constant():
     assert_close(precise_roi_pool(maps, boxes, 4), torch.full((1, 3, 4, 4), 2.5))
 
 
+@pytest.mark.parametrize("width", [1.0, 0.1, 1e-3, 1e-5, 2e-6])
+def test_narrow_boxes_are_as_precise_as_wide_ones(width):
+    generator = torch.Generator().manual_seed(0)
+    corners = 18 * torch.rand(200, 2, generator=generator)
+    corners[:50] = corners[:50].round()  # edges on nodes
+    boxes = torch.cat([corners, corners + width], dim=1)
+    boxes = boxes[(boxes[:, 2:] > boxes[:, :2]).all(1)]
+    assert len(boxes) > 100
+    ones = torch.ones(1, 1, 20, 20).expand(len(boxes), -1, -1, -1)
+    assert_close(
+        precise_roi_pool(ones, boxes, 4), torch.ones(len(boxes), 1, 4, 4), atol=1e-6, rtol=0
+    )
+    maps = torch.randn(len(boxes), 2, 20, 20, generator=generator)
+    expected = precise_roi_pool(maps.double(), boxes.double(), 4)
+    assert_close(precise_roi_pool(maps, boxes, 4).double(), expected, atol=2e-5, rtol=0)
+
+
+@pytest.mark.parametrize("size", [1, 2, 4])
+def test_the_formulas_for_narrow_and_for_wide_bins_meet(size):
+    generator = torch.Generator().manual_seed(0)
+    plane = torch.randn(1, 1, 6, 6, generator=generator, dtype=torch.float64)
+    for start in (0.0, 0.3, 1.5, -0.5):
+        pooled = [
+            precise_roi_pool(plane, torch.tensor([[start, start, end, end]]).double(), size)
+            for end in (start + size * (1 - 1e-10), start + size * (1 + 1e-10))
+        ]
+        assert_close(*pooled, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("middle", "width"),
+    [(0.0, 1e-2), (0.0, 1e-20), (1.0, 1e-2), (1.0, 1e-4), (2.0, 1e-4), (2.3, 1e-2), (2.3, 1e-4)],
+)
+def test_a_narrow_box_moves_by_the_slopes_around_it(middle, width):
+    """At a node, by the mean of the slopes of both sides."""
+    plane = torch.tensor([1.0, 3.0, -2.0, 5.0]).expand(1, 1, 4, 4)
+    slopes = {0.0: (1 + 2) / 2, 1.0: (2 - 5) / 2, 2.0: (-5 + 7) / 2, 2.3: 7.0}
+    place = torch.tensor(middle, requires_grad=True)
+    half = torch.tensor(width / 2)
+    ones = torch.ones(())
+    box = torch.stack([place - half, ones, place + half, 2 * ones])[None]
+    precise_roi_pool(plane, box, 1).sum().backward()
+    assert_close(place.grad, torch.tensor(slopes[middle]), atol=1e-3, rtol=0)
+
+
+def test_the_narrowest_boxes_have_finite_gradients():
+    for width in (1e-30, 1e-37, 1e-38, 1e-40, 1e-44):
+        boxes = torch.tensor([[0.0, 0.0, width, 2.0]], requires_grad=True)
+        precise_roi_pool(torch.ones(1, 1, 4, 4), boxes, 4).sum().backward()
+        assert torch.isfinite(boxes.grad).all()
+
+
 def test_each_box_reads_its_own_map():
     generator = torch.Generator().manual_seed(0)
     maps = torch.randn(2, 2, 5, 5, generator=generator)

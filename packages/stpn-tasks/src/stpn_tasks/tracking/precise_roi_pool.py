@@ -33,14 +33,38 @@ def precise_roi_pool(
 def _hat_means(
     start: Float[Tensor, " B"], end: Float[Tensor, " B"], size: int, nodes: int
 ) -> Float[Tensor, "B {size} {nodes}"]:
-    """Average the hat function of every node over every bin between two coordinates."""
-    width = (end - start) / size  # (B,)
-    bins = torch.arange(size + 1, device=start.device, dtype=start.dtype)
-    edges = start[:, None] + width[:, None] * bins  # (B, size + 1)
-    offsets = edges[:, :, None] - torch.arange(nodes, device=start.device, dtype=start.dtype)
-    t = offsets.clamp(-1, 1)
-    integral = t - 0.5 * t * t.abs()  # of max(0, 1 - |x|), from 0 to t
-    shares = integral[:, 1:] - integral[:, :-1]  # (B, size, nodes)
-    has_width = (width > 0)[:, None, None]
-    divisor = torch.where(has_width, width[:, None, None], 1.0)
-    return torch.where(has_width, shares / divisor, 0.0)
+    """Average the hat function of every node over every bin between two coordinates.
+
+    The two formulas are the same function. Each is used where it is exact to the rounding of the
+    coordinates: a difference of integrals has no digits left in a narrow bin.
+    """
+    width = ((end - start) / size)[:, None, None]
+    has_width = width > torch.finfo(width.dtype).tiny  # below it, the inverse may overflow
+    divisor = torch.where(has_width, width, 1.0)
+    steps = torch.arange(2 * size + 1, device=start.device, dtype=start.dtype) / 2
+    places = start[:, None, None] + width * steps[:, None]  # (B, 2 * size + 1, 1)
+    offsets = places - torch.arange(nodes, device=start.device, dtype=start.dtype)
+    integrals = _hat_integral(offsets[:, ::2])  # (B, size + 1, nodes)
+    wide = (integrals[:, 1:] - integrals[:, :-1]) / divisor
+    means = torch.where(width > 1, wide, _hat_mean(offsets[:, 1::2], divisor))
+    return torch.where(has_width, means, 0.0)
+
+
+def _hat_integral(x: Tensor) -> Tensor:
+    """Integrate max(0, 1 - |x|) from 0."""
+    t = x.clamp(-1, 1)
+    return t - 0.5 * t * t.abs()
+
+
+def _hat_mean(middle: Tensor, width: Tensor) -> Tensor:
+    """Average max(0, 1 - |x|) over a bin by its middle: the value there, but for the kinks."""
+    # At a kink, maximum() shares the gradient of either side, as the mean does; clamp() does not.
+    value = torch.maximum(1 - middle.abs(), torch.zeros_like(middle))
+    left, top, right = (_kink(middle + node, 0.5 * width) for node in (1, 0, -1))
+    return value + 0.5 * left - top + 0.5 * right
+
+
+def _kink(middle: Tensor, half: Tensor) -> Tensor:
+    """Return by how much |x| averages more than it is in the middle of a bin."""
+    inside = (half - middle.abs()).clamp(min=0)
+    return inside * (inside / (2 * half))
