@@ -59,8 +59,8 @@ def train_tracker(
     Args:
         recipe: what to train and how.
         sequences: annotated sequences.
-        output: folder for ``model.safetensors``, ``recipe.json``, ``data.json``, ``training.json`` and
-            checkpoints.
+        output: folder for ``model.safetensors``, ``recipe.json``, ``data.json``,
+            ``training.json`` and checkpoints.
         accelerator: devices and processes.
         num_workers: processes that load samples.
         checkpoint_every: steps from one checkpoint to the next.
