@@ -40,14 +40,13 @@ def _hat_means(
     """
     width = ((end - start) / size)[:, None, None]
     has_width = width > torch.finfo(width.dtype).tiny  # below it, the inverse may overflow
-    divisor = torch.where(has_width, width, 1.0)
     steps = torch.arange(2 * size + 1, device=start.device, dtype=start.dtype) / 2
     places = start[:, None, None] + width * steps[:, None]  # (B, 2 * size + 1, 1)
     offsets = places - torch.arange(nodes, device=start.device, dtype=start.dtype)
     integrals = _hat_integral(offsets[:, ::2])  # (B, size + 1, nodes)
-    wide = (integrals[:, 1:] - integrals[:, :-1]) / divisor
-    means = torch.where(width > 1, wide, _hat_mean(offsets[:, 1::2], divisor))
-    return torch.where(has_width, means, 0.0)
+    wide = (integrals[:, 1:] - integrals[:, :-1]) / width.clamp(min=1)
+    narrow = _hat_mean(offsets[:, 1::2], torch.where(has_width, width, 1.0))
+    return torch.where(has_width, torch.where(width > 1, wide, narrow), 0.0)
 
 
 def _hat_integral(x: Tensor) -> Tensor:
