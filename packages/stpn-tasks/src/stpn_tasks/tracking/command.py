@@ -12,7 +12,6 @@ from rich.table import Table
 from stpn_data.got10k import GOT10k
 from stpn_data.own_sequences import OwnSequences
 from stpn_data.sequences import TrackingDataset
-from stpn_tasks.tables import read_json, write_json
 from stpn_tasks.tracking.build import build_tracker_options
 from stpn_tasks.tracking.checkpoint import SavedTracker, load_tracker
 from stpn_tasks.tracking.data import GENERATED
@@ -91,8 +90,9 @@ def evaluate_saved(
         table.add_row(str(results_folder(results, name)), _NOTHING_COUNTS)
         return table
     evaluation = evaluate_results(dataset, results, name)
-    path = write_evaluation(output / "reports", name, evaluation, title)
-    _add_data(path, name, data, part)
+    # A folder's name as given, such as ".", may say nothing elsewhere.
+    about = {"data": data if data == GENERATED else str(Path(data).resolve()), "split": part}
+    path = write_evaluation(output / "reports", name, evaluation, title, about)
     _add_numbers(table, name, evaluation, path)
     return table
 
@@ -104,12 +104,3 @@ def _add_numbers(table: Table, name: str, evaluation: TrackingEvaluation, path: 
     shares = (f"{100 * value:.1f}" for value in (overall.ao, overall.sr50, overall.sr75))
     speed = f"{evaluation.frames_per_second:.1f}"
     table.add_row(name, *shares, str(overall.num_frames), speed, str(path))
-
-
-def _add_data(path: Path, name: str, data: str, split: str | None) -> None:
-    """Say in a report of which data it is; the toolkit, when it plots, passes over that."""
-    report = read_json(path)
-    # A folder's name as given, such as ".", may say nothing elsewhere.
-    report[name]["data"] = data if data == GENERATED else str(Path(data).resolve())
-    report[name]["split"] = split
-    write_json(path, report)

@@ -87,7 +87,11 @@ def evaluate_results(dataset: TrackingDataset, root: Path, name: str) -> Trackin
 
 
 def write_evaluation(
-    reports: Path, name: str, evaluation: TrackingEvaluation, title: str = BENCHMARK
+    reports: Path,
+    name: str,
+    evaluation: TrackingEvaluation,
+    title: str = BENCHMARK,
+    about: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write GOT-10k/NAME/performance.json and success_plot.png where the toolkit writes its own.
 
@@ -96,12 +100,14 @@ def write_evaluation(
         name: of the tracker.
         evaluation: what is written.
         title: what stands above the plot.
+        about: what else stands beside the numbers, such as which data these are of; the toolkit
+            passes over it.
 
     Returns:
         The json.
     """
     path = results_folder(reports, name) / "performance.json"
-    write_json(path, {name: evaluation.to_json()})
+    write_json(path, {name: {**evaluation.to_json(), **(about or {})}})
     overall = {name: evaluation.report.overall}
     write_success_plot(path.with_name("success_plot.png"), overall, title)
     return path
