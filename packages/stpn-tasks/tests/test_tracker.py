@@ -232,6 +232,25 @@ def test_misuse_is_named(toy_network, frames):
         tracker.track(frames[1][:39])
 
 
+@pytest.mark.parametrize(
+    "box", [(0.0, 0.0, 1e-200, 1e-200), (0.0, 0.0, 1e200, 1e200), (0.0, 0.0, 6e6, 6e6)]
+)
+def test_a_target_that_no_crop_fits_is_refused_and_the_old_one_kept(toy_network, frames, box):
+    tracker = OnlineTracker(toy_network(prompted=True).eval(), OPTIONS)
+    expected = follow(tracker, frames)[0]
+    tracker.init(frames[0], BOX)
+    with pytest.raises(ValueError, match="a crop needs a side"):
+        tracker.init(frames[5], box)
+    assert [tracker.track(frame) for frame in frames[1:]] == expected
+
+
+def test_frames_of_one_row_are_tracked_in(toy_network):
+    tracker = OnlineTracker(toy_network(prompted=True).eval(), OPTIONS)
+    frame = np.full((1, 50, 3), 200, np.uint8)
+    tracker.init(frame, (0.0, 0.0, 9e3, 9e3))
+    assert tracker.track(frame).box_xywh[3] == 1
+
+
 @pytest.mark.parametrize("part", ["box", "score"])
 def test_numbers_that_are_not_finite_are_refused_and_leave_the_state(toy_network, frames, part):
     tracker = OnlineTracker(toy_network(prompted=True).eval(), OPTIONS)

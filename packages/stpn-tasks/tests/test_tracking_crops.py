@@ -94,6 +94,31 @@ def test_a_box_without_an_area_is_refused(box):
         CropWindow.around(box, 2.0, 8)
 
 
+@pytest.mark.parametrize(
+    "box",
+    [
+        (0.0, 0.0, 1e-200, 1e-200),
+        (0.0, 0.0, 1e200, 1e200),
+        (0.0, 0.0, 1e100, 1e100),
+        (1.7e308, 0.0, 1.7e308, 1e-308),
+    ],
+)
+def test_a_box_whose_crop_has_no_side_or_no_centre_is_refused(box):
+    with pytest.raises(ValueError, match=r"a side of 1 to 16777216 pixels and a centre: .* are "):
+        CropWindow.around(box, 2.0, 8)
+
+
+@pytest.mark.parametrize("length", [1e-100, 0.1, 4e3, 8e6])
+@pytest.mark.parametrize("place", [-1e300, -4e3, 0.0, 1e300])
+@pytest.mark.parametrize("frame_size", [(1, 32), (24, 1), (1, 1), FRAME])
+def test_every_other_box_has_a_crop(place, length, frame_size):
+    window = CropWindow.around((place, place, length, length), 2.0, 8)
+    crop = window.cut(np.full((*frame_size, 3), 200, np.uint8))
+    assert crop.shape == (8, 8, 3)
+    if 1 in frame_size or abs(place) > 1e4:  # the last row and column count as outside
+        assert not crop.any()
+
+
 def test_inputs_are_normalised():
     black, grey = np.zeros((4, 4, 3), np.uint8), np.full((4, 4, 3), 128, np.uint8)
     images = to_input([black, grey])

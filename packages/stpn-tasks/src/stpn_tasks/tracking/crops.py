@@ -22,6 +22,7 @@ from stpn_data.batch import pad_images
 Box = tuple[float, float, float, float]
 Image = NDArray[np.uint8]
 _LARGEST_SQUARE = 8192  # pixels, 200 MB: jittered boxes and 4K frames ask for gigabytes
+_LARGEST_SIDE = 2**24  # pixels; far beyond any video, and OpenCV counts in float32 and int32
 
 
 @dataclass(frozen=True)
@@ -53,15 +54,23 @@ class CropWindow:
             size: rows and columns of the crop.
 
         Raises:
-            ValueError: the box has no area or is not finite.
+            ValueError: the box has no area or is not finite, or the square would have a side of
+                less than one pixel or more than 2**24.
         """
         x, y, width, height = (float(value) for value in box_xywh)
         if not (width > 0 and height > 0 and all(map(math.isfinite, (x, y, width, height)))):
             raise ValueError(f"a crop needs a box with an area, got {[x, y, width, height]}")
-        side = math.ceil(math.sqrt(width * height) * factor)
+        length = math.sqrt(width * height) * factor  # 0 or infinite where the product leaves floats
+        middle = (x + 0.5 * width, y + 0.5 * height)
+        if not (0 < length <= _LARGEST_SIDE and all(map(math.isfinite, middle))):
+            raise ValueError(
+                f"a crop needs a side of 1 to {_LARGEST_SIDE} pixels and a centre: around the box "
+                f"{[x, y, width, height]} they are {length:.3g} and {middle}"
+            )
+        side = math.ceil(length)
         # round() takes halves to the even number, as in the released code.
-        left, top = round(x + 0.5 * width - side * 0.5), round(y + 0.5 * height - side * 0.5)
-        return cls((x + 0.5 * width, y + 0.5 * height), left, top, side, size)
+        left, top = (round(centre - side * 0.5) for centre in middle)
+        return cls(middle, left, top, side, size)
 
     @property
     def scale(self) -> float:
@@ -135,6 +144,8 @@ class CropWindow:
         to_source = np.array([[step, 0.0, across], [0.0, step, down]])
         flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
         inside = np.ascontiguousarray(frame[:-1, :-1])
+        if not inside.size:  # of one row or column, which counts as outside
+            return np.zeros((self.size, self.size, 3), np.uint8)
         crop = cv2.warpAffine(inside, to_source, (self.size, self.size), flags=flags)
         return np.asarray(crop, np.uint8)
 

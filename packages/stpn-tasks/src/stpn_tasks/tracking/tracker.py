@@ -111,14 +111,15 @@ class OnlineTracker:
 
     @torch.no_grad()
     def init(self, frame: Image, box_xywh: Sequence[float]) -> None:
-        """Begin with a target: frame 0. What was tracked before is forgotten.
+        """Begin with a target: frame 0. What was tracked before is forgotten, unless this fails.
 
         Args:
             frame: (H, W, 3) uint8 RGB.
             box_xywh: x, y, width, height of the target in pixels.
 
         Raises:
-            ValueError: another frame, or a box without an area on it.
+            ValueError: another frame, or a box without an area on it, or too small or too large for
+                a crop.
         """
         _check_frame(frame, 0)
         x, y, width, height = (float(value) for value in box_xywh)
@@ -126,7 +127,7 @@ class OnlineTracker:
         if not (np.isfinite(box).all() and boxes_on_frame(np.array([box]), size)[0]):
             raise ValueError(f"the box {list(box)} has no area on a frame of {size}")
         template = self._template(frame, box)
-        self.state = state = TrackerState(
+        state = TrackerState(
             frame=0,
             frame_size=size,
             box=box,
@@ -136,6 +137,7 @@ class OnlineTracker:
             candidate=template,
         )
         self._remember(state, frame, self._search(frame, box)[1])
+        self.state = state
 
     @torch.no_grad()
     def track(self, frame: Image) -> TrackResult:
