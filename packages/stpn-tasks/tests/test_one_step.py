@@ -10,6 +10,7 @@ import torch
 
 from stpn_data.deteriorated import DeterioratedTracking, TrackingOptions
 from stpn_data.sampling import CausalSampler
+from stpn_data.videos import DataError
 from stpn_tasks.engine import make_accelerator
 from stpn_tasks.tracking.comparison.testing import CONDITIONS, summary
 from stpn_tasks.tracking.mixformer import create_mixformer
@@ -145,3 +146,10 @@ def test_pairs_show_one_object_twice_and_are_learned(sequences):
         losses[-1].backward()
         optimiser.step()
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_a_batch_without_objects_is_refused_and_an_item_without_is_not(sequences):
+    (pair, *_) = ObjectPairs(sequences, 16, 2.0, 40, seed=0)[3]
+    assert len(collate_pairs([[], [pair]]).first) == 1
+    with pytest.raises(DataError, match="no object is in view in both frames of any of the 2"):
+        collate_pairs([[], []])

@@ -18,6 +18,7 @@ from jaxtyping import Float32
 from torch import Tensor, nn
 
 from stpn_data.deteriorated import DeterioratedTracking
+from stpn_data.videos import DataError
 from stpn_tasks.tracking.crops import CropWindow, Image, to_input
 from stpn_tasks.tracking.mixed_attention import MixedAttentionCvt
 
@@ -92,8 +93,17 @@ class ObjectPairs:
 
 
 def collate_pairs(items: Sequence[list[tuple[Image, Image]]]) -> PairBatch:
-    """Make a batch of the objects of several sequences."""
+    """Make a batch of the objects of several sequences.
+
+    Raises:
+        DataError: if there is none.
+    """
     pairs = [pair for item in items for pair in item]
+    if not pairs:
+        raise DataError(
+            f"no object is in view in both frames of any of the {len(items)} sequences of a batch: "
+            "take more sequences for a batch, or others"
+        )
     return PairBatch(to_input([one for one, _ in pairs]), to_input([two for _, two in pairs]))
 
 
