@@ -23,7 +23,7 @@ from stpn_tasks.segmentation.build import (
 from stpn_tasks.segmentation.checkpoint import initialise, load_segmenter, save_segmenter
 from stpn_tasks.segmentation.data import build_clips, build_collate, open_truth
 from stpn_tasks.segmentation.evaluation import evaluate_segmenter
-from stpn_tasks.segmentation.inference import build_inference
+from stpn_tasks.segmentation.inference import VideoSegmentation, build_inference
 from stpn_tasks.segmentation.recipes import (
     SEGMENTATION_RECIPES,
     SegmentationRecipe,
@@ -214,12 +214,26 @@ def test_a_run_that_was_ended_goes_on_to_the_same_weights(
     weights = weights_of(train())
     for name, weight in weights_of(trained["stpn"]).items():
         assert torch.equal(weights[name], weight), name
+    assert json.loads((tmp_path / "training.json").read_text())["resumed"] is (steps > 1)
 
 
 def test_a_folder_of_another_recipe_is_refused(trained, tiny_segmentation, videos):
     recipe = replace(tiny_segmentation.recipe(), semantic_weight=0.5)
     with pytest.raises(ValueError, match="holds a run of another recipe"):
         train_segmenter(recipe, videos, trained["stpn"].parent, accelerator=make_accelerator("cpu"))
+
+
+def test_a_run_on_other_data_is_not_gone_on_with(trained, tiny_segmentation, videos, monkeypatch):
+    before = trained["stpn"].read_bytes()
+    monkeypatch.setattr(videos, "classes", tuple(f"other {name}" for name in videos.classes))
+    with pytest.raises(ValueError, match=r"holds a run on other data, see data\.json"):
+        train_segmenter(
+            tiny_segmentation.recipe(),
+            videos,
+            trained["stpn"].parent,
+            accelerator=make_accelerator("cpu"),
+        )
+    assert trained["stpn"].read_bytes() == before
 
 
 def test_stpn_begins_with_a_baselines_weights_and_a_baseline_with_stpns(trained, tiny_segmentation):
@@ -291,6 +305,20 @@ def test_a_test_json_without_annotations_is_zipped_for_the_server(
     with pytest.raises(SystemExit):
         stpn("train", "segmentation", "small", "--data", withheld, "--output", tmp_path / "t")
     assert "the json has no 'annotations', which training needs" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("options", [(), ("--zip-test",)])
+def test_a_folder_that_cannot_be_written_shows_before_the_work(
+    trained, generated, tmp_path, capsys, monkeypatch, options
+):
+    (tmp_path / "file").write_text("in the way")
+    work = []
+    monkeypatch.setattr(VideoSegmentation, "videos", lambda *_: work.append(1) or iter(()))
+    command = ("eval", "segmentation", "--weights", trained["stpn"], "--data", "generated")
+    with pytest.raises(SystemExit):
+        stpn(*command, "--device", "cpu", "--output", tmp_path / "file", *options)
+    assert f"{tmp_path / 'file'}: File exists" in capsys.readouterr().err
+    assert not work
 
 
 def test_what_cannot_be_used_is_named(trained, tiny_segmentation, written, tmp_path, capsys):

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from stpn_data.videos import VideoDataset
 from stpn_data.youtube_vis_json import youtube_vis_ids
+from stpn_tasks.checkpoints import check_writable
 from stpn_tasks.metrics import VideoPrediction, YtvisPrecision
 from stpn_tasks.recipes import SupportOptions
 from stpn_tasks.segmentation.association import AssociationOptions
@@ -68,12 +69,15 @@ def evaluate_saved(
     Raises:
         ValueError: the file is no segmenter or knows other classes, or annotations are missing or
             cannot be used.
+        OSError: the folder cannot be written; this shows before the work.
     """
     start = time.perf_counter()
     about = environment(accelerator.device)
     saved = load_segmenter(weights)
     saved.check_classes(videos.classes)
     check_annotated(videos, "an evaluation; --zip-test packs predictions for the server")
+    if output is not None:
+        check_writable(output, accelerator)
     evaluation = evaluate_segmenter(
         build_inference(saved, accelerator.device, support, frames_per_pass),
         videos,
@@ -84,7 +88,6 @@ def evaluate_saved(
         batch_size=batch_size,
     )
     if output is not None and accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
         write_results(output / "results.json", records(videos, evaluation.predictions))
         about |= {
             "command": shlex.join(["stpn", *sys.argv[1:]]),
@@ -113,9 +116,11 @@ def zip_predictions(
 
     Raises:
         ValueError: the file is no segmenter or knows other classes, or a frame cannot be read.
+        OSError: the folder cannot be written; this shows before the work.
     """
     saved = load_segmenter(weights)
     saved.check_classes(videos.classes)
+    check_writable(output, accelerator)
     found = find_in_videos(
         build_inference(saved, accelerator.device, support, frames_per_pass),
         videos,
@@ -125,7 +130,6 @@ def zip_predictions(
     )
     path = output / "results.zip"
     if accelerator.is_main_process:
-        output.mkdir(parents=True, exist_ok=True)
         write_results(path, records(videos, [findings.video for findings in found]))
     return path
 
