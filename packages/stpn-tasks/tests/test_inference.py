@@ -14,7 +14,7 @@ from stpn_tasks.detection.build import build_preparation
 from stpn_tasks.detection.evaluation import evaluate_detector
 from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.engine import make_accelerator
-from stpn_tasks.video_encoding import FramePreparation, another_video, group_videos
+from stpn_tasks.video_encoding import FramePreparation, another_video, group_videos, other_videos
 
 STREAMED = [
     WindowSampler(2, 2),
@@ -88,6 +88,14 @@ def test_another_video_is_the_next_of_its_size_and_length(tiny):
         another_video(videos, 2)
     with pytest.raises(ValueError, match="no other video"):
         another_video(tiny.MovingSquares(((3, 64, 96),)), 0)
+
+
+def test_a_video_without_another_is_named_before_the_first_group(model, tiny):
+    videos = tiny.MovingSquares(((3, 64, 96), (3, 64, 96), (4, 64, 96)))
+    assert other_videos(tiny.MovingSquares(((3, 64, 96),) * 3)) == {0: 1, 1: 2, 2: 0}
+    swapped = replace(make_inference(model, STREAMED[0])[0], support_video="other")
+    with pytest.raises(ValueError, match="no other video has the size and length of v2"):
+        swapped.videos(videos, [0, 1])
 
 
 def test_a_stream_has_no_other_video(model):

@@ -187,14 +187,16 @@ class VideoEncoding:
         """Yield the features of all frames of some videos of one size and length.
 
         Raises:
-            ValueError: if the support frames shall be another video's and there is none, or a
-                frame has not the size of its video; names the video.
+            ValueError: if the support frames shall be another video's and there is none for one of
+                the data set, or a frame has not the size of its video; names the video.
         """
         num_frames = dataset.videos[numbers[0]].num_frames
         read = partial(read_frames, dataset, numbers)
         frames = map(read, range(num_frames))
         if self.sampler is not None and self.support_video == "other":
-            others = [another_video(dataset, number) for number in numbers]
+            # Of all videos, so that a run over them fails at its first group, not in the middle.
+            of_all = other_videos(dataset)
+            others = [of_all[number] for number in numbers]
             yield from self.whole(frames, num_frames, partial(read_frames, dataset, others))
         elif isinstance(self.sampler, VideoUniformSampler):
             yield from self.whole(frames, num_frames, read)
@@ -252,13 +254,34 @@ def another_video(dataset: VideoDataset, number: int) -> int:
     Raises:
         ValueError: if there is no other; names the video.
     """
-    own = dataset.videos[number]
-    for step in range(1, len(dataset.videos)):
-        other = (number + step) % len(dataset.videos)
-        video = dataset.videos[other]
-        if (video.num_frames, video.height, video.width) == (own.num_frames, own.height, own.width):
-            return other
-    raise ValueError(f"no other video has the size and length of {own.name}")
+    same = next(numbers for numbers in _alike(dataset).values() if number in numbers)
+    if len(same) == 1:
+        name = dataset.videos[number].name
+        raise ValueError(f"no other video has the size and length of {name}")
+    return same[(same.index(number) + 1) % len(same)]
+
+
+def other_videos(dataset: VideoDataset) -> dict[int, int]:
+    """Return `another_video` of every video of a data set.
+
+    Raises:
+        ValueError: if there is no other for one of them; names the first such video.
+    """
+    others: dict[int, int] = {}
+    for numbers in _alike(dataset).values():
+        if len(numbers) == 1:
+            name = dataset.videos[numbers[0]].name
+            raise ValueError(f"no other video has the size and length of {name}")
+        others |= zip(numbers, [*numbers[1:], numbers[0]], strict=True)
+    return others
+
+
+def _alike(dataset: VideoDataset) -> dict[tuple[int, int, int], list[int]]:
+    """Return the numbers of the videos by their length and size."""
+    same: dict[tuple[int, int, int], list[int]] = {}
+    for number, video in enumerate(dataset.videos):
+        same.setdefault((video.num_frames, video.height, video.width), []).append(number)
+    return same
 
 
 def group_videos(dataset: VideoDataset, batch_size: int) -> list[list[int]]:
@@ -269,9 +292,7 @@ def group_videos(dataset: VideoDataset, batch_size: int) -> list[list[int]]:
     """
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    same: dict[tuple[int, int, int], list[int]] = {}
-    for number, video in enumerate(dataset.videos):
-        same.setdefault((video.num_frames, video.height, video.width), []).append(number)
+    same = _alike(dataset)
     return [
         same[kind][start : start + batch_size]
         for kind in sorted(same, reverse=True)
