@@ -275,7 +275,7 @@ def test_a_second_start_in_the_same_folder_goes_on_and_keeps_the_losses(tmp_path
     message = refused(capsys, *train_command(tmp_path), "--optim.lr", "0.5")
     assert f"{tmp_path} holds a run of another recipe" in message
     message = refused(capsys, *train_command(tmp_path)[:-1], "3")  # clips
-    assert "of another run (clips 32 not 48)" in message
+    assert f"{tmp_path} holds a run on other data, see data.json" in message
 
 
 def train_command(output):

@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -5,7 +8,12 @@ from stpn_tasks import engine
 from stpn_tasks.detection.build import build_detector
 from stpn_tasks.detection.checkpoint import SavedDetector
 from stpn_tasks.detection.data import build_clips, build_collate
-from stpn_tasks.detection.run import build_inference, centre_predictor, evaluate_saved
+from stpn_tasks.detection.run import (
+    build_inference,
+    centre_predictor,
+    evaluate_saved,
+    train_detector,
+)
 from stpn_tasks.engine import fast_precision, make_accelerator
 from stpn_tasks.recipes import SupportOptions
 
@@ -81,3 +89,50 @@ def test_the_same_evaluation_gives_the_same_numbers(tiny):
         for frame, again in zip(frames, two.detections[number], strict=True):
             assert torch.equal(frame.boxes_xyxy, again.boxes_xyxy)
             assert torch.equal(frame.scores, again.scores)
+
+
+def changed_videos(tiny, change):
+    """Videos of as many frames as those of `tiny`, other than these in one thing."""
+    videos = tiny.MovingSquares()
+    if change == "classes":
+        videos.classes = ("lemon", "pear")
+    elif change == "names":
+        videos.videos = [replace(one, name=f"other-{one.name}") for one in videos.videos]
+    elif change == "key frames":
+        first, second = videos.videos
+        videos.videos = [
+            replace(first, key_frames=first.key_frames[1:]),
+            replace(second, num_frames=7, key_frames=tuple(range(7))),
+        ]
+    else:
+        objects = videos.objects
+        videos.objects = lambda video, index: replace(
+            objects(video, index), labels=1 - objects(video, index).labels
+        )
+    return videos
+
+
+@pytest.mark.parametrize("change", ["classes", "names", "key frames", "objects"])
+def test_a_run_on_other_data_is_not_gone_on_with(tiny, tmp_path, change):
+    recipe, accelerator = tiny.recipe("none"), make_accelerator("cpu")
+    weights = train_detector(recipe, tiny.MovingSquares(), tmp_path, accelerator=accelerator)
+    before = weights.read_bytes()
+    with pytest.raises(ValueError, match=r"holds a run on other data, see data\.json"):
+        train_detector(recipe, changed_videos(tiny, change), tmp_path, accelerator=accelerator)
+    assert weights.read_bytes() == before
+    assert json.loads((tmp_path / "data.json").read_text())["classes"] == ["bright", "dark"]
+
+
+def test_what_training_took_is_told_once_and_a_run_that_went_on_says_so(tiny, tmp_path):
+    recipe, videos, path = tiny.recipe("none"), tiny.MovingSquares(), tmp_path / "training.json"
+    train_detector(recipe, videos, tmp_path, accelerator=make_accelerator("cpu"))
+    first = json.loads(path.read_text())
+    assert not first["resumed"]
+    path.write_text(json.dumps({**first, "minutes": 90.0}))
+    train_detector(recipe, videos, tmp_path, accelerator=make_accelerator("cpu"))
+    assert json.loads(path.read_text())["minutes"] == 90.0
+    path.unlink()  # as if it had been killed at the end
+    train_detector(recipe, videos, tmp_path, accelerator=make_accelerator("cpu"))
+    last = json.loads(path.read_text())
+    assert last == {**first, "minutes": last["minutes"], "resumed": True}
+    assert last["minutes"] < 90.0

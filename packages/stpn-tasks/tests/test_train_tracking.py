@@ -85,6 +85,7 @@ def test_a_trained_tracker_is_one_file_with_its_recipe(trained):
     assert not saved.network.training
     training = json.loads((output / "training.json").read_text())
     assert training["losses"].keys() == {"box", "score"}
+    assert not training["resumed"]
     assert training["losses"]["box"][0].keys() == {"ciou", "l1", "place"}
 
 
@@ -111,7 +112,9 @@ def test_the_score_module_learns_beside_the_weights_of_the_first_stage(trained, 
     recipe, output = trained
     first = output / "checkpoints" / "box"
     assert list(first.glob("step-*"))
+    told = (output / "training.json").read_text()
     again = train_tracker(recipe, sequences, output, accelerator=make_accelerator("cpu"))
+    assert (output / "training.json").read_text() == told
     before = load_tracker(output / "model.safetensors").network.state_dict()
     for name, weight in load_tracker(again).network.state_dict().items():
         assert_close(weight, before[name], rtol=0, atol=0)

@@ -8,6 +8,7 @@ import math
 import platform
 import re
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -137,6 +138,34 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """
     text = json.dumps(values, indent=2, default=str, allow_nan=False)
     write_text(path, _NUMBERS.sub(lambda match: " ".join(match[0].split()), text) + "\n")
+
+
+def write_training(
+    output: Path,
+    losses: object,
+    start: float,
+    *,
+    resumed: bool,
+    device: torch.device | str,
+) -> None:
+    """Write ``training.json`` of a run that is at its end: losses, minutes, environment.
+
+    A finished run that is started again has nothing to do: its file stays. Of one that went on
+    from a checkpoint, ``resumed`` says so, and the minutes are those since.
+
+    Args:
+        output: folder of the run.
+        losses: of every epoch, or these by stage.
+        start: value of `time.perf_counter` when this start began.
+        resumed: there was a checkpoint then.
+        device: where the network ran.
+    """
+    path = output / "training.json"
+    if resumed and path.exists():
+        return
+    minutes = round((time.perf_counter() - start) / 60, 2)
+    about = {"minutes": minutes, "resumed": resumed, "environment": environment(device)}
+    write_json(path, {"losses": losses, **about})
 
 
 def read_json(path: Path) -> Any:

@@ -11,7 +11,12 @@ from accelerate import Accelerator
 
 from stpn_data.videos import VideoDataset
 from stpn_tasks.centring import centre_on_clips
-from stpn_tasks.checkpoints import check_writable, claim_folder
+from stpn_tasks.checkpoints import (
+    check_writable,
+    claim_folder,
+    claim_videos,
+    has_checkpoint,
+)
 from stpn_tasks.detection.build import build_detector, build_preparation, build_test_sampler
 from stpn_tasks.detection.checkpoint import SavedDetector, initialise, save_detector
 from stpn_tasks.detection.data import build_clips, build_collate
@@ -21,7 +26,7 @@ from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.engine import train
 from stpn_tasks.recipe_json import to_json
 from stpn_tasks.recipes import CHECKPOINT_EVERY, DetectionRecipe, SupportOptions
-from stpn_tasks.tables import environment, write_json
+from stpn_tasks.tables import write_training
 
 
 def train_detector(
@@ -41,20 +46,22 @@ def train_detector(
     Args:
         recipe: what to train and how.
         videos: annotated videos.
-        output: folder for ``model.safetensors``, ``recipe.json``, ``training.json`` and
-            checkpoints.
+        output: folder for ``model.safetensors``, ``recipe.json``, ``data.json``,
+            ``training.json`` and checkpoints.
         accelerator: devices and processes.
         num_workers: processes that load clips.
         checkpoint_every: steps from one checkpoint to the next.
         accumulate: micro-batches that a process makes of its clips of a step, to save memory.
 
     Raises:
+        FloatingPointError: if a loss or a gradient is not finite; names the step.
         OSError: if a checkpoint cannot be written; names its folder, the reason and the last one.
         ValueError: if the folder holds a run of another recipe or on other data.
     """
     check_writable(output, accelerator)
     claim_folder(output, to_json(recipe), accelerator)
-    start = time.perf_counter()
+    claim_videos(output, videos, accelerator)
+    start, resumed = time.perf_counter(), has_checkpoint(output / "checkpoints")
     detector = build_detector(recipe, len(videos.classes))
     if recipe.init is not None:
         differing = initialise(detector, recipe.init)
@@ -76,13 +83,7 @@ def train_detector(
     weights = output / "model.safetensors"
     if accelerator.is_main_process:
         save_detector(weights, detector.cpu(), recipe, tuple(videos.classes))
-        minutes = round((time.perf_counter() - start) / 60, 2)
-        values = {
-            "losses": history,
-            "minutes": minutes,
-            "environment": environment(accelerator.device),
-        }
-        write_json(output / "training.json", values)
+        write_training(output, history, start, resumed=resumed, device=accelerator.device)
     accelerator.wait_for_everyone()
     return weights
 

@@ -12,7 +12,12 @@ from torch import nn
 from stpn_data.batch import ClipBatch
 from stpn_data.videos import VideoDataset
 from stpn_tasks.centring import centre_on_clips
-from stpn_tasks.checkpoints import check_writable, claim_folder
+from stpn_tasks.checkpoints import (
+    check_writable,
+    claim_folder,
+    claim_videos,
+    has_checkpoint,
+)
 from stpn_tasks.engine import train
 from stpn_tasks.recipe_json import to_json
 from stpn_tasks.recipes import CHECKPOINT_EVERY
@@ -23,7 +28,7 @@ from stpn_tasks.segmentation.losses import SegmentationLosses
 from stpn_tasks.segmentation.recipes import SegmentationRecipe
 from stpn_tasks.segmentation.segmenter import MinVIS
 from stpn_tasks.segmentation.semantic import SemanticHead, SemanticLosses
-from stpn_tasks.tables import environment, write_json
+from stpn_tasks.tables import write_training
 
 # Of which detectron2 lets nothing decay, beside the tables of relative positions.
 _UNDECAYED = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)
@@ -48,8 +53,8 @@ def train_segmenter(
     Args:
         recipe: what to train and how.
         videos: annotated videos, with masks.
-        output: folder for ``model.safetensors``, ``recipe.json``, ``training.json`` and
-            checkpoints.
+        output: folder for ``model.safetensors``, ``recipe.json``, ``data.json``,
+            ``training.json`` and checkpoints.
         accelerator: devices and processes.
         num_workers: processes that load clips.
         checkpoint_every: steps from one checkpoint to the next.
@@ -60,12 +65,14 @@ def train_segmenter(
         line: of the terminal that it is in.
 
     Raises:
+        FloatingPointError: if a loss or a gradient is not finite; names the step.
         OSError: if a checkpoint cannot be written; names its folder, the reason and the last one.
         ValueError: if the folder holds a run of another recipe or on other data.
     """
     check_writable(output, accelerator)
     claim_folder(output, to_json(recipe), accelerator)
-    start = time.perf_counter()
+    claim_videos(output, videos, accelerator)
+    start, resumed = time.perf_counter(), has_checkpoint(output / "checkpoints")
     segmenter = begin(recipe, videos, accelerator)
     training = SegmentationTraining(segmenter, recipe.semantic_weight, recipe.seed)
     history = train(
@@ -86,9 +93,7 @@ def train_segmenter(
     weights = output / "model.safetensors"
     if accelerator.is_main_process:
         save_segmenter(weights, segmenter.cpu(), recipe, videos.classes)
-        minutes = round((time.perf_counter() - start) / 60, 2)
-        about = {"minutes": minutes, "environment": environment(accelerator.device)}
-        write_json(output / "training.json", {"losses": history, **about})
+        write_training(output, history, start, resumed=resumed, device=accelerator.device)
     accelerator.wait_for_everyone()
     return weights
 

@@ -15,11 +15,11 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from stpn_data.sequences import TrackingDataset
-from stpn_tasks.checkpoints import check_writable, claim_data, claim_folder
+from stpn_tasks.checkpoints import check_writable, claim_data, claim_folder, has_checkpoint
 from stpn_tasks.engine import train
 from stpn_tasks.recipe_json import to_json
 from stpn_tasks.recipes import CHECKPOINT_EVERY, OptimRecipe
-from stpn_tasks.tables import environment, write_json
+from stpn_tasks.tables import write_training
 from stpn_tasks.tracking.batch import TrackBatch, collate_tracks
 from stpn_tasks.tracking.build import Stage, build_network, build_samples
 from stpn_tasks.tracking.checkpoint import save_tracker
@@ -70,6 +70,7 @@ def train_tracker(
 
     Raises:
         DataError: if the sequences do not serve a stage.
+        FloatingPointError: if a loss or a gradient is not finite; names the step.
         OSError: if a checkpoint cannot be written; names its folder, the reason and the last one.
         ValueError: if the folder holds a run of another recipe or on other data.
     """
@@ -77,7 +78,7 @@ def train_tracker(
     check_writable(output, accelerator)
     claim_folder(output, to_json(recipe), accelerator)
     claim_data(output, _describe(sequences), accelerator)
-    start = time.perf_counter()
+    start, resumed = time.perf_counter(), has_checkpoint(output / "checkpoints")
     weights: dict[str, Tensor] = {}
     history = {}
     for stage, optim, training, samples in stages:
@@ -103,9 +104,7 @@ def train_tracker(
     path = output / "model.safetensors"
     if accelerator.is_main_process:
         save_tracker(path, network, recipe)
-        minutes = round((time.perf_counter() - start) / 60, 2)
-        about = {"minutes": minutes, "environment": environment(accelerator.device)}
-        write_json(output / "training.json", {"losses": history, **about})
+        write_training(output, history, start, resumed=resumed, device=accelerator.device)
     accelerator.wait_for_everyone()
     return path
 
