@@ -197,7 +197,7 @@ def _train_command(default: SegmentationRecipe) -> Callable[..., None]:
         accelerator = make_accelerator(device, mixed_precision)
         with main_process_first(accelerator):
             videos = open_videos(data, split, image_root=images, num_videos=num_videos)
-        check_annotated(videos, "training")
+        check_annotated(videos, data, "training")
         weights = train_segmenter(
             recipe,
             videos,

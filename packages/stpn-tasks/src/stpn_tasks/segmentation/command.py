@@ -75,7 +75,7 @@ def evaluate_saved(
     about = environment(accelerator.device)
     saved = load_segmenter(weights)
     saved.check_classes(videos.classes)
-    check_annotated(videos, "an evaluation; --zip-test packs predictions for the server")
+    check_annotated(videos, data, "an evaluation; --zip-test packs predictions for the server")
     if output is not None:
         check_writable(output, accelerator)
     evaluation = evaluate_segmenter(

@@ -83,15 +83,31 @@ def open_videos(
     )
 
 
-def check_annotated(videos: VideoDataset, purpose: str) -> None:
-    """Raise ValueError if a data set is one whose annotations are withheld.
+def check_annotated(videos: VideoDataset, data: str, purpose: str) -> None:
+    """Check that a data set has objects, of which crowds are none.
 
     Args:
         videos: the data set.
+        data: what `open_videos` opened, for the message.
         purpose: what they are needed for, for the message.
+
+    Raises:
+        ValueError: its annotations are withheld, or tell of no object.
+        DataError: an annotation before the first object cannot be used.
     """
     if isinstance(videos, YouTubeVIS) and not videos.has_annotations:
-        raise ValueError(f"the json has no 'annotations', which {purpose} needs")
+        raise ValueError(f"{data}: the json has no 'annotations', which {purpose} needs")
+    if not _has_object(videos):
+        raise ValueError(f"{data}: no object is annotated, which {purpose} needs")
+
+
+def _has_object(videos: VideoDataset) -> bool:
+    """Tell whether a key frame has an object; the first one found ends the search."""
+    return any(
+        not videos.objects(number, t).is_crowd.all()
+        for number, video in enumerate(videos.videos)
+        for t in video.key_frames
+    )
 
 
 def open_truth(data: str, videos: VideoDataset) -> YtvisTruth:
