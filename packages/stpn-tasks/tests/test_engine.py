@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from stpn_tasks.engine import (
+    _limit_gradients,
     evaluate,
     learning_rate_factor,
     make_accelerator,
     parameter_groups,
+    train,
 )
 from stpn_tasks.recipes import OptimRecipe
 
@@ -94,6 +96,77 @@ def test_a_loss_that_is_not_finite_names_the_step_and_the_losses(tiny):
 
     with pytest.raises(FloatingPointError, match=r"step 5: \{'fit': .*, 'size': nan\}"):
         tiny.fit(Exploding(), tiny.PointSet())
+
+
+class Backfiring(torch.autograd.Function):
+    """Leaves a loss as it is, and makes its gradient another."""
+
+    @staticmethod
+    def forward(ctx, loss, gradient):
+        ctx.gradient = gradient
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.gradient, None
+
+
+def backfiring(tiny, gradient):
+    """A model whose sixth step has this gradient."""
+
+    class Model(tiny.Line):
+        calls = 0
+
+        def forward(self, batch):
+            losses = super().forward(batch)
+            self.calls += 1
+            factor = gradient if self.calls == 6 else 1.0
+            return replace(losses, fit=Backfiring.apply(losses.fit, factor))
+
+    return Model()
+
+
+@pytest.mark.parametrize("gradient", [math.nan, math.inf])
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_gradient_that_is_not_finite_does_not_reach_the_weights(
+    tiny, tmp_path, gradient, clip_norm
+):
+    model, optim = backfiring(tiny, gradient), replace(tiny.OPTIM, clip_norm=clip_norm)
+    with pytest.raises(FloatingPointError, match=r"gradient is not finite at step 5, .*\{'fit': "):
+        tiny.fit(model, tiny.PointSet(), optim, tmp_path)
+    assert all(weight.isfinite().all() for weight in model.parameters())
+    last = [losses["fit"] for losses in tiny.fit(tiny.Line(), tiny.PointSet(), optim, tmp_path)]
+    assert len(last) == optim.epochs
+    assert all(map(math.isfinite, last))
+
+
+@pytest.mark.parametrize("clip_norm", [None, 1.0])
+def test_a_scaler_leaves_out_the_step_of_a_gradient_that_is_not_finite(tiny, clip_norm):
+    accelerator = make_accelerator("cpu")
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=4.0)
+    model, optim = backfiring(tiny, math.inf), replace(tiny.OPTIM, clip_norm=clip_norm)
+    train(
+        model,
+        tiny.PointSet(),
+        tiny.collate_points,
+        optim,
+        accelerator=accelerator,
+        seed=0,
+        progress=False,
+    )
+    assert accelerator.scaler.get_scale() == 2.0
+    assert all(weight.isfinite().all() for weight in model.parameters())
+
+
+def test_a_norm_that_is_not_clipped_to_changes_no_gradient():
+    model, accelerator = nn.Linear(3, 2), make_accelerator("cpu")
+    model(torch.randn(4, 3)).square().sum().backward()
+    before = model.weight.grad.clone()
+    assert _limit_gradients(model, None, accelerator)
+    assert torch.equal(model.weight.grad, before)
+    model.zero_grad(set_to_none=False)
+    assert _limit_gradients(model, None, accelerator)
+    assert not model.weight.grad.any()
 
 
 def test_nothing_to_train_on_is_said(tiny):

@@ -163,8 +163,10 @@ def train(
 ) -> list[dict[str, float]]:
     """Minimise the losses that the model returns for batches of clips.
 
-    The losses must be means over the clips of a batch: then a step is the same, but for what the
-    model draws, however its clips are shared out over processes and micro-batches.
+    The losses must be means over the clips of a batch: then a step of images of one size is the
+    same, but for what the model draws, however its clips are shared out over processes and
+    micro-batches. Images of several sizes are padded to the largest of their micro-batch, which
+    windows and convolutions near the borders see.
 
     Args:
         model: called with a batch; returns a dataclass of losses with ``total``; trained in
@@ -189,7 +191,8 @@ def train(
         Mean losses of every epoch, over all processes, those before the checkpoint included.
 
     Raises:
-        FloatingPointError: if a loss is not finite; names step and losses.
+        FloatingPointError: if a loss, or the gradient but with fp16, is not finite, before the
+            weights change; names step and losses.
         OSError: if a checkpoint cannot be written; names its folder, the reason and the last one.
         Terminated: if SIGTERM came; a checkpoint was written after the step.
         ValueError: if the data set is empty, the clips of a step cannot be shared out equally, or
@@ -246,8 +249,10 @@ def train(
                 values, ends = _everywhere(losses, wish.came, accelerator)
                 if not all(map(math.isfinite, values.values())):
                     raise FloatingPointError(f"the loss is not finite at step {step}: {values}")
-                if optim.clip_norm is not None:
-                    accelerator.clip_grad_norm_(model.parameters(), optim.clip_norm)
+                if not _limit_gradients(model, optim.clip_norm, accelerator):
+                    raise FloatingPointError(
+                        f"the gradient is not finite at step {step}, the losses are: {values}"
+                    )
                 _update(optimizer, optim.lr * learning_rate_factor(step, optim, steps))
                 done = done.after(values, steps)
                 bar.update()
@@ -321,6 +326,17 @@ def _backward(
             value = getattr(losses, item.name).detach() / accumulate
             sums[item.name] = sums[item.name] + value if item.name in sums else value
     return sums
+
+
+def _limit_gradients(model: nn.Module, clip_norm: float | None, accelerator: Accelerator) -> bool:
+    """Clip the gradients of a step; return whether they may reach the weights.
+
+    Processes have the same gradients, so that all of them go on or fail. With fp16 any may: the
+    scaler leaves out steps that are not finite, and lowers its scale.
+    """
+    limit = math.inf if clip_norm is None else clip_norm  # which changes no finite gradient
+    norm = accelerator.clip_grad_norm_(model.parameters(), limit)
+    return accelerator.scaler is not None or bool(torch.isfinite(norm))
 
 
 def _update(optimizer: torch.optim.Optimizer, rate: float) -> None:
