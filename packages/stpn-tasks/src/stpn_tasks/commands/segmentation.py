@@ -56,9 +56,9 @@ def eval_segmentation(
     """
     from stpn_tasks.engine import main_process_first, make_accelerator
     from stpn_tasks.segmentation.command import (
-        PROTOCOL,
         evaluate_saved,
         evaluation_table,
+        evaluation_title,
         zip_predictions,
     )
     from stpn_tasks.segmentation.data import open_videos
@@ -67,6 +67,8 @@ def eval_segmentation(
 
     if zip_test and output is None:
         raise ValueError("--zip-test needs --output, the folder for results.zip")
+    if zip_test and headroom:
+        raise ValueError("--headroom needs annotations, and --zip-test evaluates nothing")
     check_is_file(weights)
     accelerator = make_accelerator(device)
     with main_process_first(accelerator):
@@ -90,6 +92,7 @@ def eval_segmentation(
         data,
         videos,
         accelerator=accelerator,
+        split=split,
         support=support,
         association=association,
         headroom=headroom,
@@ -98,7 +101,7 @@ def eval_segmentation(
         output=output,
     )
     if accelerator.is_main_process:
-        print(f"{PROTOCOL}; {data} ({split}):")
+        print(f"{evaluation_title(data, split)}:")
         print_table(evaluation_table(evaluation))
         if output is not None:
             print(f"predictions: {output / 'results.json'}  numbers: {output / 'evaluation.json'}")
@@ -134,11 +137,13 @@ def predict_segmentation(
     """
     from stpn_data.video import VideoReader
     from stpn_tasks.engine import make_accelerator
+    from stpn_tasks.segmentation.build import check_support
     from stpn_tasks.segmentation.checkpoint import load_segmenter
     from stpn_tasks.segmentation.inference import build_inference
     from stpn_tasks.segmentation.predict import predict_video
 
     saved = load_segmenter(weights)
+    check_support(saved.recipe, support)
     prediction = predict_video(
         build_inference(saved, make_accelerator(device).device, support, frames_per_pass),
         VideoReader(video),

@@ -8,6 +8,7 @@ import torch
 
 from stpn_data.sampling import BilateralRandomSampler
 from stpn_tasks.encoder_build import build_encoder, inference_sampler, training_sampler
+from stpn_tasks.recipes import SupportOptions
 from stpn_tasks.segmentation.head import Mask2FormerHead
 from stpn_tasks.segmentation.losses import MaskCriterion
 from stpn_tasks.segmentation.recipes import SegmentationRecipe
@@ -46,6 +47,19 @@ def build_segmenter(
 def build_train_sampler(recipe: SegmentationRecipe) -> BilateralRandomSampler | None:
     """Return the sampler of support frames in training; ``None`` if they have no say."""
     return training_sampler(recipe.prompts) if recipe.prompts.reads_support else None
+
+
+def check_support(recipe: SegmentationRecipe, support: SupportOptions) -> None:
+    """Raise ValueError if an option chooses support frames of a segmenter that reads none."""
+    chosen = [
+        f"support.{field.name}"
+        for field in dataclasses.fields(support)
+        if field.name != "off" and getattr(support, field.name) is not None
+    ]
+    if chosen and not recipe.prompts.reads_support:
+        raise ValueError(
+            f"{chosen[0]} is for prompts of support frames, which the segmenter does not have"
+        )
 
 
 def build_test_sampler(recipe: SegmentationRecipe) -> TestSampler:

@@ -20,8 +20,9 @@ from stpn_tasks.checkpoints import check_writable
 from stpn_tasks.metrics import VideoPrediction, YtvisPrecision
 from stpn_tasks.recipes import SupportOptions
 from stpn_tasks.segmentation.association import AssociationOptions
-from stpn_tasks.segmentation.checkpoint import load_segmenter
-from stpn_tasks.segmentation.data import check_annotated, open_truth
+from stpn_tasks.segmentation.build import check_support
+from stpn_tasks.segmentation.checkpoint import SavedSegmenter, load_segmenter
+from stpn_tasks.segmentation.data import GENERATED, Split, check_annotated, open_truth, part_of
 from stpn_tasks.segmentation.evaluation import (
     WINDOW_FRAMES,
     SegmentationEvaluation,
@@ -44,6 +45,7 @@ def evaluate_saved(
     videos: VideoDataset,
     *,
     accelerator: Accelerator,
+    split: Split,
     support: SupportOptions,
     association: AssociationOptions = AssociationOptions(),  # noqa: B008
     headroom: bool = False,
@@ -58,6 +60,7 @@ def evaluate_saved(
         data: what `open_videos` opened.
         videos: what it returned.
         accelerator: devices and processes.
+        split: which part of the data; said in ``evaluation.json`` where it has parts.
         support: other support frames than the recipe's.
         association: how objects are followed from frame to frame.
         headroom: also tell what association and classes cost.
@@ -67,14 +70,13 @@ def evaluate_saved(
             ``evaluation.json``; neither if not given.
 
     Raises:
-        ValueError: the file is no segmenter or knows other classes, or annotations are missing or
-            cannot be used.
+        ValueError: the file is no segmenter, knows other classes or reads no support frames to
+            choose, or annotations are missing or cannot be used.
         OSError: the folder cannot be written; this shows before the work.
     """
     start = time.perf_counter()
     about = environment(accelerator.device)
-    saved = load_segmenter(weights)
-    saved.check_classes(videos.classes)
+    saved = _load(weights, videos, support)
     check_annotated(videos, data, "an evaluation; --zip-test packs predictions for the server")
     if output is not None:
         check_writable(output, accelerator)
@@ -91,6 +93,10 @@ def evaluate_saved(
         write_results(output / "results.json", records(videos, evaluation.predictions))
         about |= {
             "command": shlex.join(["stpn", *sys.argv[1:]]),
+            # A folder's name as given, such as ".", may say nothing elsewhere.
+            "data": data if data in GENERATED else str(Path(data).resolve()),
+            "split": part_of(data, split),
+            "num_videos": len(videos.videos),
             "protocol": PROTOCOL,
             "minutes": round((time.perf_counter() - start) / 60, 2),
         }
@@ -115,11 +121,11 @@ def zip_predictions(
         ``results.zip`` in the output folder, which holds ``results.json`` alone.
 
     Raises:
-        ValueError: the file is no segmenter or knows other classes, or a frame cannot be read.
+        ValueError: the file is no segmenter, knows other classes or reads no support frames to
+            choose, or a frame cannot be read.
         OSError: the folder cannot be written; this shows before the work.
     """
-    saved = load_segmenter(weights)
-    saved.check_classes(videos.classes)
+    saved = _load(weights, videos, support)
     check_writable(output, accelerator)
     found = find_in_videos(
         build_inference(saved, accelerator.device, support, frames_per_pass),
@@ -132,6 +138,20 @@ def zip_predictions(
     if accelerator.is_main_process:
         write_results(path, records(videos, [findings.video for findings in found]))
     return path
+
+
+def evaluation_title(data: str, split: Split) -> str:
+    """Return what to print above the numbers: the protocol, the data and which part of it."""
+    part = part_of(data, split)
+    return f"{PROTOCOL}; {data}" + (f" ({part})" if part else "")
+
+
+def _load(weights: Path, videos: VideoDataset, support: SupportOptions) -> SavedSegmenter:
+    """Return a segmenter from a file that fits the videos and the options."""
+    saved = load_segmenter(weights)
+    saved.check_classes(videos.classes)
+    check_support(saved.recipe, support)
+    return saved
 
 
 def records(videos: VideoDataset, predictions: list[list[VideoPrediction]]) -> list[dict[str, Any]]:

@@ -58,8 +58,10 @@ def open_videos(
         seed: of generated clips.
 
     Raises:
-        ValueError: if ``data`` is none of these, or cannot be read.
+        ValueError: if ``data`` is none of these, or cannot be read, or an option is not for it.
     """
+    if image_root is not None and (data in GENERATED or Path(data).suffix != ".json"):
+        raise ValueError(f"images is for a .json of YouTube-VIS, not for {data}")
     if data in GENERATED:
         number = GENERATED_VIDEOS[split] if num_videos is None else num_videos
         return DeterioratedSegmentation(
@@ -81,6 +83,18 @@ def open_videos(
         f"{data} is neither {names}, a .json of YouTube-VIS, nor a folder with {FRAMES} and "
         f"{MASKS}, itself or in {split}/"
     )
+
+
+def part_of(data: str, split: Split) -> Split | None:
+    """Return which part of ``data`` `open_videos` opens; ``None`` if it is one whatever the split.
+
+    Args:
+        data: what it opens.
+        split: the part asked for.
+    """
+    if data not in GENERATED and (Path(data).suffix == ".json" or is_mask_folder(Path(data))):
+        return None
+    return split
 
 
 def check_annotated(videos: VideoDataset, data: str, purpose: str) -> None:
