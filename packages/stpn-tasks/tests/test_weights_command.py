@@ -157,6 +157,26 @@ def test_what_cannot_be_converted_is_named_and_nothing_written(
     assert not output.exists()
 
 
+def test_what_is_there_is_not_overwritten(checkpoint, tmp_path, capsys):
+    folder = tmp_path / "run"
+    output, recipe = folder / "model.safetensors", folder / "recipe.json"
+    folder.mkdir()
+    recipe.write_text("of a run")
+    arguments = ("swin-tiny-released", checkpoint, output, *SMALL, *FIVE)
+    error = refused(capsys, *arguments)
+    assert f"{recipe} is another recipe's, and is not overwritten" in error
+    assert recipe.read_text() == "of a run"
+    assert not output.exists()
+    recipe.unlink()
+    convert(*arguments)
+    before = output.read_bytes()
+    for source in (checkpoint, output, tmp_path / "missing.pth"):  # told before it is read
+        error = refused(capsys, "swin-tiny-released", source, output, *SMALL, *FIVE)
+        assert f"{output} is there already, and is not overwritten" in error
+    assert output.read_bytes() == before
+    convert("swin-tiny-released", checkpoint, folder / "other.safetensors", *SMALL, *FIVE)
+
+
 def test_weights_that_are_no_detector_are_refused_where_one_is_wanted(
     released_layout, tmp_path, capsys
 ):

@@ -43,7 +43,8 @@ def _convert_command(default: DetectionRecipe) -> Callable[..., None]:
 
         Args:
             checkpoint: a .pth or .safetensors; nothing in it is run.
-            output: the .safetensors to write; a detector's recipe.json is written beside it.
+            output: the .safetensors to write, which must not be there; a detector's recipe.json is
+                written beside it.
             recipe: what the weights are of.
             classes: names of the detector's classes in order; ImageNet VID's if not given.
         """

@@ -16,6 +16,7 @@ from stpn_tasks.detection.checkpoint import save_detector
 from stpn_tasks.detection.detector import VideoDetector
 from stpn_tasks.detection.weights import convert_released_detector
 from stpn_tasks.files import atomic_path
+from stpn_tasks.recipe_json import to_json
 from stpn_tasks.recipes import DetectionRecipe
 
 _BACKBONE, _DETECTOR, _PREDICTOR = "detector.backbone.", "detector.", "prompt_predictor."
@@ -44,13 +45,17 @@ def convert_file(
         The account of every key, and what the file that was written is for.
 
     Raises:
-        ValueError: if the checkpoint cannot be read or does not fit; the file is named.
+        ValueError: if the checkpoint cannot be read or does not fit, or the output is there
+            already or would lie beside another recipe; the file is named.
     """
     if output.suffix != ".safetensors":
         raise ValueError(f"the output must be named *.safetensors, got {output}")
+    if output.exists():
+        raise ValueError(f"{output} is there already, and is not overwritten")
     state_dict = read_state_dict(checkpoint)
     try:
         if is_released(state_dict):
+            _check_beside(output, recipe)
             detector, report = convert_released(state_dict, recipe, classes)
             save_detector(output, detector, recipe, tuple(classes))
             return report, f"detector: {output}, for --weights of stpn eval and stpn predict"
@@ -60,6 +65,15 @@ def convert_file(
     with atomic_path(output) as partial:
         save_file({key: w.contiguous() for key, w in backbone.state_dict().items()}, partial)
     return report, f"the backbone alone: {output}, for --backbone.weights of stpn train"
+
+
+def _check_beside(output: Path, recipe: DetectionRecipe) -> None:
+    """Check that a detector's ``recipe.json`` would take the place of none of another run."""
+    there = output.with_name("recipe.json")
+    if there.exists() and there.read_bytes() != to_json(recipe).encode():
+        raise ValueError(
+            f"{there} is another recipe's, and is not overwritten: choose another folder"
+        )
 
 
 def convert_released(
