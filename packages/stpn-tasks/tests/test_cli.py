@@ -619,6 +619,14 @@ def test_data_check_of_no_data_is_refused(tmp_path, capsys):
     assert f"{tmp_path}: neither" in refused(capsys, "data", "check", tmp_path)
 
 
+def test_data_convert_overwrites_no_json(tmp_path, capsys):
+    (tmp_path / "train.json").write_text("mine")
+    missing = tmp_path / "ILSVRC"  # told before it is read
+    error = refused(capsys, "data", "convert", missing, tmp_path / "train.json")
+    assert f"{tmp_path / 'train.json'} is there already, and is not overwritten" in error
+    assert (tmp_path / "train.json").read_text() == "mine"
+
+
 def test_data_convert_writes_what_the_folders_hold(tmp_path, capsys):
     root, output = make_vid_folders(tmp_path / "ILSVRC"), tmp_path / "annotations/val.json"
     stpn("data", "convert", root, output, "--split", "val")

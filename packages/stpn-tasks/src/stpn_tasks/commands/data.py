@@ -46,7 +46,8 @@ def convert_data(
     Args:
         source: the folder with ImageNet VID's tree, or its Data/DET; or a .json of either.
         output: the json to write; beside the tree, in annotations/, its images are found. Of a
-            .json, the folder with Data, to write Annotations and Lists into.
+            .json, the folder with Data, to write Annotations and Lists into. Nothing is
+            overwritten.
         split: which part of the folders; a .json is one part already.
     """
     from stpn_data import DataReport
@@ -74,6 +75,8 @@ def _convert_to_json(source: Path, output: Path, split: Split, left_out: DataRep
 
     if output.suffix != ".json":  # by which readers know it
         raise ValueError(f"the output must be named *.json, got {output}")
+    if output.exists():
+        raise ValueError(f"{output} is there already, and is not overwritten")
     if source.parts[-2:] == ("Data", "DET"):
         data = det_folders_to_coco(source.parent.parent, split, left_out, progress=True)
         summary = f"{len(data['images'])} images"
