@@ -110,3 +110,26 @@ def test_without_git_there_is_no_commit(monkeypatch, error):
 
     monkeypatch.setattr(tables.subprocess, "run", fail)
     assert environment("cpu")["commit"] is None
+
+
+def test_the_commit_is_not_that_of_another_project_around_the_installed_package(
+    monkeypatch, tmp_path
+):
+    def git(*arguments):
+        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
+        subprocess.run(["git", "-C", tmp_path, *who, *arguments], check=True, capture_output=True)
+
+    git("init")
+    installed = tmp_path / "venv" / "tables.py"
+    installed.parent.mkdir()
+    installed.touch()
+    (tmp_path / ".gitignore").write_text("venv\n")
+    git("add", ".gitignore")
+    git("commit", "-m", "Begin")
+    monkeypatch.setattr(tables, "__file__", str(installed))
+    assert environment("cpu")["commit"] is None
+    git("add", "--force", "venv/tables.py")
+    git("commit", "-m", "Be the project itself")
+    commit = environment("cpu")["commit"]
+    assert commit is not None
+    assert not commit.endswith("-dirty")

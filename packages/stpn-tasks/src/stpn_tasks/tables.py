@@ -197,11 +197,17 @@ def _processor() -> str:
 def _commit() -> str | None:
     """Return the commit of the checkout that this file is in; ``None`` when installed.
 
-    It ends in ``-dirty`` when files differ from it.
+    It ends in ``-dirty`` when files differ from it. Installed into an environment within another
+    project's checkout, this file is none of that project's.
     """
-    folder = str(Path(__file__).parent)
-    command = ["git", "-C", folder, "describe", "--always", "--dirty", "--exclude", "*"]
+    file = Path(__file__)
     try:
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+        _git(file.parent, "ls-files", "--error-unmatch", file.name)
+        return _git(file.parent, "describe", "--always", "--dirty", "--exclude", "*")
     except (OSError, subprocess.CalledProcessError):
         return None
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
