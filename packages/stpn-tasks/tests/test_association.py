@@ -116,11 +116,27 @@ def test_what_is_wrong_is_named():
         associator.push(embeddings[:, :5])
     with pytest.raises(ValueError, match="needs masks"):
         Associator(mask_weight=1).push(embeddings)
-    for wrong in ({"momentum": 1.0}, {"momentum": -0.1}, {"mask_weight": -1.0}):
+    for wrong in (
+        {"momentum": 1.0},
+        {"momentum": -0.1},
+        {"mask_weight": -1.0},
+        {"mask_weight": np.inf},
+    ):
         with pytest.raises(ValueError, match="expected"):
             Associator(**wrong)
     with pytest.raises(ValueError, match="as many queries as objects"):
         oracle_permutations(masks[:, :1], masks[:, :2] > 0, torch.ones(masks.shape[0], 1))
+
+
+@pytest.mark.without_shape_checks
+def test_masks_that_are_needed_are_finite():
+    embeddings, masks = random_frames(0)
+    masks[4, 2, 1, 1] = float("nan")
+    assert len(Associator().push(embeddings, masks)) == 7
+    associator = Associator(mask_weight=1.0)
+    associator.push(embeddings[:3], masks[:3])
+    with pytest.raises(ValueError, match="a mask logit of frame 4 is not finite"):
+        associator.push(embeddings[3:], masks[3:])
 
 
 def test_the_oracle_follows_objects_through_shuffled_queries():

@@ -118,6 +118,20 @@ def test_without_headroom_nothing_is_said_of_it(videos):
 
 
 @pytest.mark.without_shape_checks
+def test_a_mask_that_is_not_finite_is_named_with_video_and_frame(videos):
+    class Broken(KnownQueries):
+        def videos(self, dataset, numbers):
+            for frame in super().videos(dataset, numbers):
+                if frame.index == 5 and numbers == [2]:
+                    frame.masks[0, 0] = torch.nan
+                yield frame
+
+    name = videos.videos[2].name
+    with pytest.raises(ValueError, match=f"{name}: a mask logit of frame 5 is not finite"):
+        evaluate(videos, Broken())
+
+
+@pytest.mark.without_shape_checks
 def test_only_key_frames_are_compared(videos):
     class Sparse(type(videos)):
         def __init__(self):

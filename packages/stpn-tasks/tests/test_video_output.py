@@ -178,3 +178,15 @@ def test_what_does_not_fit_is_refused():
         SIZES.masks(torch.zeros(1, 40, 16))
     with pytest.raises(IndexError, match="empty"):
         MaskStore().read(0, [0])
+
+
+@pytest.mark.without_shape_checks
+@pytest.mark.parametrize(("part", "name"), [(0, "class"), (1, "mask")])
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_logits_that_are_not_finite_are_refused_with_their_frame(part, name, wrong):
+    video = random_video(0)
+    video[part][3, 1].view(-1)[0] = wrong
+    for output in (VideoOutput(SIZES), StreamOutput(SIZES, 0.5)):
+        output.push(*(tensor[:2] for tensor in video))
+        with pytest.raises(ValueError, match=f"a {name} logit of frame 3 is not finite"):
+            output.push(*(tensor[2:] for tensor in video))

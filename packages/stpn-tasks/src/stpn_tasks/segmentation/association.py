@@ -8,6 +8,7 @@ No track ends and none begins.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,8 @@ class AssociationOptions:
     """Choose how tracks go on; as they stand it is MinVIS. What else there is goes beyond it.
 
     Attributes:
-        mask_weight: of 1 - IoU with the track's mask in the frame before, added to the cost.
+        mask_weight: of 1 - IoU with the track's mask in the frame before, added to the cost;
+            finite.
         momentum: in [0, 1): what remains of a running mean of a track's embeddings after a frame.
     """
 
@@ -60,10 +62,10 @@ class Associator:
 
     def __init__(self, mask_weight: float = 0.0, momentum: float = 0.0) -> None:
         """Begin a video."""
-        if not mask_weight >= 0 or not 0 <= momentum < 1:
+        if not 0 <= mask_weight < math.inf or not 0 <= momentum < 1:
             raise ValueError(
-                f"mask_weight is {mask_weight} and momentum {momentum}, expected 0 or more, and "
-                "a number in [0, 1)"
+                f"mask_weight is {mask_weight} and momentum {momentum}, expected a finite number "
+                "of 0 or more, and one in [0, 1)"
             )
         self._mask_weight, self._momentum = mask_weight, momentum
         self._embeddings: np.ndarray | None = None  # (Q, C) of the tracks
@@ -87,20 +89,24 @@ class Associator:
 
         Raises:
             ValueError: another number of queries or channels than in the frame before, masks that
-                are missing, or an embedding that is not finite; the frame is named.
+                are missing, or an embedding, or a mask that is needed, that is not finite; the
+                frame is named.
         """
         if self._mask_weight and masks is None:
             raise ValueError(f"mask_weight is {self._mask_weight}, which needs masks: got None")
         values = embeddings.detach().float().cpu().numpy()
         permutations = [
-            self._next(frame, masks[t].detach() > 0 if self._mask_weight else None)  # type: ignore[index]
+            self._next(frame, masks[t].detach() if self._mask_weight else None)  # type: ignore[index]
             for t, frame in enumerate(values)
         ]
         stacked = np.array(permutations, np.int64).reshape(embeddings.shape[:2])
         return torch.from_numpy(stacked)
 
-    def _next(self, embeddings: np.ndarray, masks: Tensor | None) -> np.ndarray:
+    def _next(self, embeddings: np.ndarray, logits: Tensor | None) -> np.ndarray:
         """Return the permutation (Q,) of one frame, and keep its tracks."""
+        if logits is not None:
+            check_finite("mask", logits, self._num_frames)
+        masks = None if logits is None else logits > 0
         if not np.isfinite(embeddings).all():
             raise ValueError(f"an embedding of frame {self._num_frames} is not finite")
         permutation = np.arange(len(embeddings))
@@ -123,6 +129,15 @@ class Associator:
         self._masks = None if masks is None else masks[torch.from_numpy(permutation)]
         self._num_frames += 1
         return permutation
+
+
+def check_finite(name: str, logits: Tensor, frame: int) -> None:
+    """Raise ValueError, with the frame's number, if a logit of a frame is not finite.
+
+    NaN is in no mask, and of no class: nothing else would tell it from an object not seen.
+    """
+    if not bool(torch.isfinite(logits).all()):
+        raise ValueError(f"a {name} logit of frame {frame} is not finite")
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from accelerate import Accelerator
 
-from stpn_data.videos import VideoDataset
+from stpn_data.videos import Video, VideoDataset
 from stpn_data.windows import windows_without_clean_frame
 from stpn_data.youtube_vis_json import youtube_vis_ids
 from stpn_tasks.engine import evaluate
@@ -157,6 +158,9 @@ def find_in_videos(
         title: what the progress bar says.
         line: of the terminal, where several processes show bars.
         progress: show the bar.
+
+    Raises:
+        ValueError: what a segmenter says of a frame is not finite; video and frame are named.
     """
     _, category_ids = youtube_vis_ids(dataset)
 
@@ -166,7 +170,8 @@ def find_in_videos(
             if not finders:
                 finders = [Finder(frame.sizes, category_ids, ask(number)) for number in numbers]
             for i, finder in enumerate(finders):
-                finder.push(frame.index, frame.logits[i], frame.masks[i], frame.embeddings[i])
+                with _naming(dataset.videos[numbers[i]]):
+                    finder.push(frame.index, frame.logits[i], frame.masks[i], frame.embeddings[i])
         return [finder.findings() for finder in finders]
 
     found = evaluate(
@@ -178,6 +183,15 @@ def find_in_videos(
         progress=progress,
     )
     return list(found.values())
+
+
+@contextmanager
+def _naming(video: Video) -> Iterator[None]:
+    """Name the video in an error of one of its frames."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{video.name}: {error}") from error
 
 
 def truth_of_videos(dataset: VideoDataset, truth: YtvisTruth) -> list[VideoTruth]:

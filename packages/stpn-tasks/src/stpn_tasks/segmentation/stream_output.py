@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from stpn_tasks.segmentation.association import Associator
+from stpn_tasks.segmentation.association import Associator, check_finite
 from stpn_tasks.segmentation.mask_resize import FrameSizes
 from stpn_tasks.segmentation.video_output import TrackLogits
 
@@ -50,6 +50,7 @@ class StreamOutput:
         self._sizes, self._threshold = sizes, threshold
         self._associator = associator or Associator()
         self._logits = TrackLogits()
+        self._num_frames = 0
 
     def push(
         self,
@@ -65,7 +66,8 @@ class StreamOutput:
             embeddings: of the queries.
 
         Raises:
-            ValueError: the tensors do not fit the frames before.
+            ValueError: the tensors do not fit the frames before, or a number is not finite; the
+                frame is named.
         """
         permutations = self._associator.push(embeddings, masks)
         return [
@@ -74,6 +76,8 @@ class StreamOutput:
         ]
 
     def _next(self, logits: Tensor, masks: Tensor, permutation: Tensor) -> FrameTracks:
+        check_finite("mask", masks, self._num_frames)
+        self._num_frames += 1
         self._logits.add(logits)
         scores, labels = self._logits.probabilities().max(dim=1)
         ids = torch.nonzero(scores >= self._threshold).flatten()

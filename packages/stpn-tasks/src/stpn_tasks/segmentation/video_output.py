@@ -9,7 +9,7 @@ from typing import Any
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from stpn_tasks.segmentation.association import Associator
+from stpn_tasks.segmentation.association import Associator, check_finite
 from stpn_tasks.segmentation.mask_resize import FrameSizes, encode
 from stpn_tasks.segmentation.mask_store import MaskStore
 
@@ -51,7 +51,12 @@ class TrackLogits:
         self._num_frames = 0
 
     def add(self, logits: Float[Tensor, "Q classes"]) -> None:
-        """Add those of one frame, in the order of the tracks."""
+        """Add those of one frame, in the order of the tracks.
+
+        Raises:
+            ValueError: one is not finite; the frame is named.
+        """
+        check_finite("class", logits, self._num_frames)
         values = logits.detach().cpu().double()
         self._sum = values if self._sum is None else self._sum + values
         self._num_frames += 1
@@ -110,11 +115,13 @@ class VideoOutput:
             The permutations, as `Associator.push` returns them.
 
         Raises:
-            ValueError: the tensors do not fit the frames before.
+            ValueError: the tensors do not fit the frames before, or a number is not finite; the
+                frame is named.
         """
         if permutations is None:
             permutations = self._associator.push(embeddings, masks)
         for t, permutation in enumerate(permutations):
+            check_finite("mask", masks[t], len(self._masks))
             self._logits.add(logits[t][permutation.to(logits.device)])
             self._masks.append(masks[t][permutation.to(masks.device)])
         return permutations
