@@ -148,6 +148,60 @@ def test_only_key_frames_are_compared(videos):
     assert evaluate(videos, LostBetween()).video.ap50 == 0
 
 
+@pytest.mark.without_shape_checks
+def test_tracks_by_annotations_are_those_of_annotated_frames(videos):
+    class Sparse(type(videos)):
+        def __init__(self):
+            self.__dict__ |= vars(videos)
+            self.videos = [replace(video, key_frames=(1, 4)) for video in videos.videos]
+
+        def objects(self, number, index):
+            found = super().objects(number, index)
+            return found if index in (1, 4) else without(found, np.ones(len(found), bool))
+
+    class OfAllFrames(KnownQueries):
+        def _frame(self, dataset, number, t):
+            return super()._frame(videos, number, t)
+
+    found = evaluate(Sparse(), OfAllFrames(embeddings_fail=True), headroom=True)
+    assert found.headroom["oracle"].ap == 1
+
+
+def without(objects, left_out):
+    names = ("boxes_xyxy", "labels", "track_ids", "is_crowd", "masks")
+    return type(objects)(**{name: getattr(objects, name)[~left_out] for name in names})
+
+
+def test_masks_of_objects_are_those_of_key_frames_and_not_of_crowds(videos):
+    class WithCrowd(type(videos)):
+        def __init__(self):
+            self.__dict__ |= vars(videos)
+            self.videos = [replace(video, key_frames=(1, 4)) for video in videos.videos]
+
+        def objects(self, number, index):
+            found = super().objects(number, index)
+            return replace(found, is_crowd=found.track_ids == found.track_ids.min())
+
+    masks, whole = object_masks(WithCrowd(), 0), object_masks(videos, 0)
+    assert torch.equal(masks, whole[[1, 4]][:, 1:])
+
+
+@pytest.mark.without_shape_checks
+def test_objects_beyond_the_number_of_queries_have_no_track(videos):
+    sizes = FrameSizes(image=(48, 64), padded=(48, 64), output=(48, 64))
+    objects = object_masks(videos, 0)
+    seldom = torch.zeros(8, Q, 48, 64, dtype=torch.bool)
+    seldom[0] = True
+    keys, found = tuple(range(8)), []
+    for of_video in (objects, torch.cat([seldom, objects], 1)):
+        finder = Finder(sizes, range(1, 7), Questions(objects=of_video, key_frames=keys))
+        for frame in KnownQueries().videos(videos, [0]):
+            finder.push(frame.index, frame.logits[0], frame.masks[0], frame.embeddings[0])
+        found.append(finder.findings().oracle[:2])
+    few, many = ({(one.category, one.masks[3]["counts"]) for one in best} for best in found)
+    assert few == many
+
+
 def test_frames_of_a_truth_lose_the_objects_that_are_not_seen_there(videos):
     truth = parse_truth(to_youtube_vis(videos), "test").videos[1]
     one = truth.objects[0]
@@ -167,7 +221,8 @@ def test_a_truth_of_other_videos_is_refused(videos, tiny_segmentation, tmp_path)
 def test_headroom_of_a_video_without_objects_is_found(videos):
     sizes = FrameSizes(image=(48, 64), padded=(48, 64), output=(48, 64))
     nothing = torch.zeros(8, 0, 48, 64, dtype=torch.bool)
-    finder = Finder(sizes, range(1, 7), Questions(objects=nothing))
+    questions = Questions(objects=nothing, key_frames=tuple(range(8)))
+    finder = Finder(sizes, range(1, 7), questions)
     for frame in KnownQueries().videos(videos, [0]):
         finder.push(frame.index, frame.logits[0], frame.masks[0], frame.embeddings[0])
     assert len(finder.findings().oracle) == 10

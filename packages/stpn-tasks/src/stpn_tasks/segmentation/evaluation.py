@@ -42,9 +42,9 @@ class SegmentationEvaluation:
         windows: of windows of four frames of which none is clean; ``None`` without any.
         num_windows: how many.
         headroom: if asked for, what is lost where; no bounds. "oracle" has the tracks that
-            annotations would give in place of MinVIS' own; the others compare without classes, each
-            track or query once: "video, no classes", "all frames, no classes", and so of each
-            condition.
+            annotations would give in place of MinVIS' own, in annotated frames; crowds have none,
+            nor objects beyond the number of queries. The others compare without classes, each track
+            or query once: "video, no classes", "all frames, no classes", and so of each condition.
         predictions: of every video.
     """
 
@@ -98,8 +98,9 @@ def evaluate_segmenter(
 
     def ask(number: int) -> Questions:
         objects = object_masks(dataset, number) if headroom else None
+        keys = dataset.videos[number].key_frames
         return Questions(
-            has_conditions, tuple(windows[number]), WINDOW_FRAMES, objects, association
+            has_conditions, tuple(windows[number]), WINDOW_FRAMES, objects, keys, association
         )
 
     found = find_in_videos(
@@ -245,10 +246,10 @@ def _headroom(
     categories: Mapping[int, str],
     conditions: Sequence[Sequence[frozenset[str]]],
 ) -> dict[str, YtvisPrecision]:
-    oracle = _on_key_frames(truths, [findings.oracle for findings in found], key_frames)
     tracks = _on_key_frames(truths, [findings.tracks for findings in found], key_frames)
+    oracle = [findings.oracle for findings in found]  # of key frames already
     numbers = {
-        "oracle": ytvis_average_precision(*oracle, categories),
+        "oracle": ytvis_average_precision(tracks[0], oracle, categories),
         "video, no classes": ytvis_average_precision(*without_classes(*tracks), ANY_CATEGORY),
     }
     if all(findings.frame_queries for findings in found):

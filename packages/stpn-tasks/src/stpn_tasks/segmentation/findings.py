@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -27,15 +28,18 @@ class Questions:
         frames: what each frame is, for itself.
         windows: the first frames of windows, which are associated for themselves.
         window_length: their frames.
-        objects: (T, G, H, W), the true objects, if tracks that annotations would give are asked
-            for, and each track once, with its best class.
+        objects: (K, G, H, W), the true objects in the annotated frames, if tracks that annotations
+            would give are asked for, and each track once, with its best class. If there are more
+            than queries, those that are seen in the most frames have tracks.
+        key_frames: the K annotated frames.
         association: how tracks go on, in the video and in windows.
     """
 
     frames: bool = False
     windows: tuple[int, ...] = ()
     window_length: int = 4
-    objects: Bool[Tensor, "T G H W"] | None = None
+    objects: Bool[Tensor, "K G H W"] | None = None
+    key_frames: tuple[int, ...] = ()
     association: AssociationOptions = AssociationOptions()
 
 
@@ -49,7 +53,8 @@ class Findings:
         windows: those of each window.
         tracks: each track once, for scores without classes.
         frame_queries: each query of each frame once, for the same.
-        oracle: the predictions with the tracks that annotations would give.
+        oracle: the predictions with the tracks that annotations would give, in annotated frames:
+            classes are of their mean, and each has one mask.
     """
 
     video: list[VideoPrediction]
@@ -78,6 +83,10 @@ class Finder:
         self._video = VideoOutput(sizes, follow())
         self._windows = {first: VideoOutput(sizes, follow()) for first in questions.windows}
         self._oracle = None if questions.objects is None else VideoOutput(sizes)
+        if questions.objects is not None:
+            num_frames = questions.objects.flatten(2).any(2).sum(0)
+            self._most_seen = num_frames.argsort(descending=True, stable=True)
+        self._annotated = {t: row for row, t in enumerate(questions.key_frames)}
         self._frames: list[list[VideoPrediction]] = []
         self._frame_queries: list[list[VideoPrediction]] = []
 
@@ -91,7 +100,8 @@ class Finder:
         """Take the queries of the next frame, number `index`."""
         queries = (logits[None], masks[None], embeddings[None])
         self._video.push(*queries)
-        if self._oracle is not None:
+        # In other frames nothing tells an object that is not seen from one not annotated.
+        if self._oracle is not None and index in self._annotated:
             self._oracle.push(*queries, self._by_annotations(index, logits, masks))
         for first, window in self._windows.items():
             if first <= index < first + self._questions.window_length:
@@ -108,7 +118,9 @@ class Finder:
     ) -> Int[Tensor, "1 Q"]:
         assert self._questions.objects is not None
         grid = (masks.shape[1], masks.shape[2])
-        objects = _on_masks(self._questions.objects[index], self._sizes, grid).to(masks.device)
+        chosen = self._most_seen[: len(masks)].sort().values
+        rows = self._questions.objects[self._annotated[index], chosen]
+        objects = _on_masks(rows, self._sizes, grid).to(masks.device)
         objectness = 1 - logits.softmax(-1)[:, -1]
         return oracle_permutations(masks[None], objects[None], objectness[None])
 
@@ -121,7 +133,7 @@ class Finder:
             windows=[self._of_file(window.best()) for window in self._windows.values()],
             tracks=self._of_file(self._video.best_of_each_track()) if has_oracle else [],
             frame_queries=self._frame_queries,
-            oracle=[] if self._oracle is None else self._of_file(self._oracle.best()),
+            oracle=self._of_file(self._oracle.best()) if self._oracle and self._annotated else [],
         )
 
     def _of_file(self, predictions: Sequence[TrackPrediction]) -> list[VideoPrediction]:
@@ -137,19 +149,21 @@ def _on_masks(
     return on_grid(F.pad(image, (0, right, 0, below)), grid) > 0.5
 
 
-def object_masks(dataset: VideoDataset, number: int) -> Bool[Tensor, "T G H W"]:
-    """Return the masks of the G objects of a video in all its frames; empty where not seen.
+def object_masks(dataset: VideoDataset, number: int) -> Bool[Tensor, "K G H W"]:
+    """Return the masks of the G objects of a video in its K key frames; empty where not seen.
+
+    Crowds are no objects.
 
     Raises:
         ValueError: a frame has no masks; it is named.
     """
     video = dataset.videos[number]
-    frames = [dataset.objects(number, t) for t in range(video.num_frames)]
-    ids = sorted({int(one) for frame in frames for one in frame.track_ids})
-    masks = torch.zeros(video.num_frames, len(ids), video.height, video.width, dtype=torch.bool)
-    for t, frame in enumerate(frames):
+    frames = [dataset.objects(number, t) for t in video.key_frames]
+    ids = sorted({int(one) for frame in frames for one in frame.track_ids[~frame.is_crowd]})
+    masks = torch.zeros(len(frames), len(ids), video.height, video.width, dtype=torch.bool)
+    for row, (t, frame) in enumerate(zip(video.key_frames, frames, strict=True)):
         if frame.masks is None:
             raise ValueError(f"{video.name} frame {t} has no masks")
-        for track_id, mask in zip(frame.track_ids, frame.masks, strict=True):
-            masks[t, ids.index(int(track_id))] = torch.from_numpy(mask)
+        for i in np.flatnonzero(~frame.is_crowd):
+            masks[row, ids.index(int(frame.track_ids[i]))] = torch.from_numpy(frame.masks[i])
     return masks
