@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from stpn_data.deteriorated import DeterioratedSegmentation, SegmentationOptions
 from stpn_data.testing import damage_bytes, damage_json, read_or_refuse
 from stpn_data.videos import DataError
+from stpn_data.youtube_vis import YouTubeVIS
 from stpn_data.youtube_vis_json import to_youtube_vis
 from stpn_tasks.metrics import (
     VideoPrediction,
@@ -103,6 +104,26 @@ def test_annotations_are_read_in_the_order_of_ids_with_runs_texts_and_polygons(f
         np.testing.assert_array_equal(coco_mask.decode(dict(rle)), mask)
     assert truth.videos[4].objects[0].is_crowd
     assert [one is None for one in truth.videos[4].objects[0].masks] == [True, False, True]
+
+
+def test_what_training_takes_is_taken(annotations, mask, tmp_path):
+    del annotations["videos"][0]["length"]
+    annotations["videos"].pop()
+    annotations["annotations"].pop()
+    outside = [[2, 1, 6, 1, 6, 100_000, 2, 100_000]]
+    annotations["annotations"][0] |= {"segmentations": [[], outside, encoded(mask)], "areas": None}
+    for name in ("b/0.jpg", "b/5.jpg", "b/10.jpg"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    trained_on = YouTubeVIS(tmp_path / "gt.json", tmp_path, annotations)
+    (video,) = parse_truth(annotations, "gt.json").videos.values()
+    assert video.length == trained_on.videos[0].num_frames == 3
+    masks = video.objects[0].masks
+    assert masks[0] is None
+    assert not len(trained_on.objects(0, 0))
+    for t in (1, 2):
+        expected = trained_on.objects(0, t).masks[0]
+        np.testing.assert_array_equal(coco_mask.decode(dict(masks[t])), expected)
 
 
 def test_annotations_that_lie_in_no_file_are_named_too(annotations):
@@ -231,7 +252,8 @@ def test_a_wrong_record_is_named(files, records, record, change, message):
             {"segmentations": [[[1, 2, 3, 4]], None, None]},
             r"'segmentations'\[0\]: \[1, 2, 3, 4\] is no polygon",
         ),
-        (("annotations", 0), {"segmentations": [[], None, None]}, "no polygon"),
+        (("annotations", 0), {"segmentations": [[[0, 0, 2e6, 0, 9, 9]], None, None]}, "no polygon"),
+        (("videos", 0), {"length": None}, "'length' is None"),
         (("annotations", 0), {"segmentations": [3, None, None]}, r"\[0\]: 3 is no mask"),
         (("videos", 0), {"length": 0}, r"videos\[0\] \(id 9\): 'length' is 0"),
         (("videos", 0), {"height": 10**6}, "'height' and 'width'"),

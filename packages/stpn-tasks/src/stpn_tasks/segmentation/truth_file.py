@@ -17,6 +17,7 @@ from stpn_tasks.metrics.ytvis_tracks import Rle, VideoObject, VideoTruth, compre
 from stpn_tasks.segmentation.rle_check import broken_counts
 
 _MAX_FRAMES = 10**6  # a longer video is a damaged number
+_MAX_COORDINATE = 1e6  # of polygons, which may go beyond their frame; as in training
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ def read_truth(path: Path, annotated: bool = True) -> YtvisTruth:
 def parse_truth(data: Mapping[str, Any], source: str, annotated: bool = True) -> YtvisTruth:
     """Take the annotations from what the json file holds, or would hold, as of generated video.
 
-    Masks are compressed runs, lists of runs, or polygons. Videos are named by their id and the
-    folder of their first frame, if that is told.
+    Masks are compressed runs, lists of runs, or polygons; null, and polygons of which there is
+    none, are objects that are not seen. Videos are named by their id and the folder of their first
+    frame, if that is told; where the length is not, it is the number of their frames.
 
     Args:
         data: of the file.
@@ -109,7 +111,10 @@ def load_json(path: Path, kind: type, read: Callable[[], bytes] | None = None) -
 
 
 def track_masks(
-    record: Mapping[str, Any], place: str, video: VideoTruth, read: Callable[[Any, str], Rle]
+    record: Mapping[str, Any],
+    place: str,
+    video: VideoTruth,
+    read: Callable[[Any, str], Rle | None],
 ) -> list[Rle | None]:
     """Return the masks of an entry's 'segmentations', one per frame of its video.
 
@@ -117,7 +122,7 @@ def track_masks(
         record: the entry.
         place: names it in errors.
         video: the entry's.
-        read: makes a mask of what is written, given the place too.
+        read: makes a mask of what is written, or none, given the place too.
 
     Raises:
         DataError: another number of masks than frames, or one that cannot be read.
@@ -143,19 +148,21 @@ def _records(
 
 
 def _video(record: Mapping[str, Any], place: str) -> VideoTruth:
-    height, width, length = (
-        coco_field(record, name, int, place) for name in ("height", "width", "length")
-    )
+    height, width = (coco_field(record, name, int, place) for name in ("height", "width"))
     if not 1 <= min(height, width) <= max(height, width) <= MAX_SIDE:
         raise DataError(f"{place}: 'height' and 'width' are {height, width}")
-    if not 1 <= length <= _MAX_FRAMES:
-        raise DataError(f"{place}: 'length' is {length}")
     name = str(record["id"])
     if files := record.get("file_names"):
         files = coco_field(record, "file_names", list, place)
         if not all(isinstance(file, str) for file in files):
             raise DataError(f"{place}: 'file_names' is {shown(files)}")
         name = f"{name} ({Path(files[0]).parent.name})"
+    if files and "length" not in record:
+        length = len(files)
+    else:
+        length = coco_field(record, "length", int, place)
+    if not 1 <= length <= _MAX_FRAMES:
+        raise DataError(f"{place}: 'length' is {length}")
     return VideoTruth(name, (height, width), length, ())
 
 
@@ -177,10 +184,10 @@ def _object(
     return VideoObject(category, masks, coco_flag(record, "iscrowd", place), areas)
 
 
-def _mask(written: Any, size: tuple[int, int], place: str) -> Rle:
-    """Return a mask that is written as runs or as polygons."""
+def _mask(written: Any, size: tuple[int, int], place: str) -> Rle | None:
+    """Return a mask that is written as runs or as polygons; none if there is no polygon."""
     if isinstance(written, list):
-        return _polygons(written, size, place)
+        return _polygons(written, size, place) if written else None
     if not isinstance(written, dict):
         raise DataError(f"{place}: {shown(written)} is no mask")
     try:
@@ -198,10 +205,8 @@ def _polygons(written: list[Any], size: tuple[int, int], place: str) -> Rle:
             not isinstance(polygon, list)
             or len(polygon) < 6
             or len(polygon) % 2
-            or not all(type(x) in (int, float) and abs(x) <= MAX_SIDE for x in polygon)
+            or not all(type(x) in (int, float) and abs(x) <= _MAX_COORDINATE for x in polygon)
         ):
             raise DataError(f"{place}: {shown(polygon)} is no polygon x, y, x, y, x, y, ...")
-    if not written:
-        raise DataError(f"{place}: no polygon; a frame without the object has null")
     mask: Rle = coco_mask.merge(coco_mask.frPyObjects(written, *size))
     return mask
