@@ -81,11 +81,24 @@ class BadPoints(tiny.PointSet):
         return (inputs * float("nan") if i == 5 else inputs), target
 
 
+class BadGradient(tiny.Line):
+    """A line whose loss is finite, but whose gradient is not."""
+
+    def forward(self, batch):
+        self.layers[0].weight.register_hook(lambda gradient: gradient * float("nan"))
+        return super().forward(batch)
+
+
 def share_points(folder, process):
-    """Train on points: as it is, with a bad loss in one process, with SIGTERM to one process."""
+    """Train on points: as it is, with a bad loss or gradient in one process, with SIGTERM to one.
+
+    What fails, fails in both.
+    """
     whole, dataset = tiny.Line(), tiny.PointSet()
     losses = tiny.fit(whole, dataset)
     no_loss = message_of(FloatingPointError, lambda: tiny.fit(tiny.Line(), BadPoints()))
+    bad = (tiny.Line, BadGradient)[process]
+    no_gradient = message_of(FloatingPointError, lambda: tiny.fit(bad(), tiny.PointSet()))
     signalled = tiny.PointSet(when_read=end if process == 1 else lambda number: None)
     ended = message_of(Terminated, lambda: tiny.fit(tiny.Line(), signalled, checkpoints=folder))
     resumed = tiny.Line()
@@ -93,7 +106,8 @@ def share_points(folder, process):
     for name, weight in whole.state_dict().items():
         assert torch.equal(weight, resumed.state_dict()[name]), name
     files = sorted(path.name for path in (folder / "step-12").iterdir())
-    return {"items": dataset.seen, "no_loss": no_loss, "ended": ended, "files": files}
+    failed = {"no_loss": no_loss, "no_gradient": no_gradient}
+    return {"items": dataset.seen, **failed, "ended": ended, "files": files}
 
 
 def end(number):

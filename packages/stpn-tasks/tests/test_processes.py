@@ -42,6 +42,7 @@ def test_two_processes_learn_and_evaluate_as_one(tmp_path):
                 assert epoch == pytest.approx(expected, rel=1e-5)
         assert process["ended"].startswith("ended by SIGTERM after step 3 of 12: the same command")
         assert "the loss is not finite at step" in process["no_loss"]
+        assert "the gradient is not finite at step 0" in process["no_gradient"]
     assert both[0]["weights"] == both[1]["weights"]
     assert both[0]["no_loss"] == both[1]["no_loss"]
     assert {"random_states_0.pkl", "random_states_1.pkl"} <= set(both[0]["files"])
