@@ -266,7 +266,7 @@ def test_a_folder_that_cannot_be_written_is_named_before_training(tiny, tmp_path
     (tmp_path / "a file").write_text("")
     folder = {"below a file": tmp_path / "a file" / "checkpoints"}.get(place, tmp_path / place)
     dataset = tiny.PointSet()
-    with pytest.raises(OSError, match=f"cannot write checkpoints in {folder}: [A-Z]"):
+    with pytest.raises(OSError, match=f"cannot write in {folder}: [A-Z]"):
         tiny.fit(tiny.Line(), dataset, checkpoints=folder)
     assert dataset.seen == []
 

@@ -254,7 +254,7 @@ def test_selsa_without_prompts_and_with_prompted_references(tmp_path, capsys):
 def test_a_folder_that_cannot_be_written_is_one_line_before_training(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     message = refused(capsys, *train_command(tmp_path / "file"))
-    assert f"cannot write checkpoints in {tmp_path / 'file'}: " in message
+    assert f"cannot write in {tmp_path / 'file'}: " in message
 
 
 def test_a_step_that_cannot_be_shared_out_is_named(tmp_path, capsys):

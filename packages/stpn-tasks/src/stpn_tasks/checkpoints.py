@@ -259,7 +259,7 @@ def check_writable(folder: Path, accelerator: Accelerator) -> None:
 
     problem = _attempt(accelerator, folder, lambda: _write_bytes(folder, 1))
     if problem is not None:
-        raise OSError(f"cannot write checkpoints in {folder}: {problem}")
+        raise OSError(f"cannot write in {folder}: {problem}")
 
 
 def _write_bytes(folder: Path, number: int) -> None:
