@@ -491,10 +491,10 @@ def test_a_video_without_images_is_counted(open_coco):
     assert open_coco(data).report.places("video without frames") == ("val/empty",)
 
 
-def test_one_video_may_mix_frame_sizes(open_coco, tmp_path):
-    Tree(tmp_path / "ILSVRC").frame("val/a", 1, size=(32, 16))
-    dataset = open_coco(changed("images", 1, height=16, width=32))
-    assert dataset.frame(0, 1).shape == (16, 32, 3)
+def test_a_video_of_several_frame_sizes_is_refused_as_in_the_tree(open_coco):
+    message = r"vid\.json: video 'val/a': the image 'val/a/000001\.JPEG' is 32x16, .* 64x48"
+    with pytest.raises(DataError, match=message):
+        open_coco(changed("images", 1, height=16, width=32))
 
 
 @pytest.mark.parametrize(

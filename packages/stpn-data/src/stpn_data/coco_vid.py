@@ -37,7 +37,8 @@ class CocoVid:
         report: receives what is left out.
 
     Raises:
-        DataError: a missing or wrong field, an id or a name that occurs twice.
+        DataError: a missing or wrong field, an id or a name that occurs twice, or frames of one
+            video that differ in size.
     """
 
     def __init__(
@@ -138,9 +139,20 @@ class CocoVid:
         key_frames = tuple(sorted({position[key] for key in key_ids})) or tuple(range(len(images)))
         for image in images:
             self._video_of_row[image.row] = len(self.videos)
-        height, width = images[0].size
+        height, width = self._one_size(name, images)
         self.videos.append(Video(name, len(images), height, width, key_frames))
         self._images.append(images)
+
+    def _one_size(self, name: str, images: list[CocoImage]) -> tuple[int, int]:
+        """Return the size of all frames of a video, which a stream of them needs."""
+        size = height, width = images[0].size
+        for image in images:
+            if image.size != size:
+                raise DataError(
+                    f"{self._file}: video {shown(name)}: the image {shown(image.file_name)} is "
+                    f"{image.size[1]}x{image.size[0]}, the first of the video {width}x{height}"
+                )
+        return size
 
     def _index_annotations(self, data: Mapping[str, Any], class_labels: Mapping[str, int]) -> None:
         classes: dict[int, int] = {}
