@@ -9,7 +9,7 @@ import pytest
 from stpn_data import DataReport, ImageNetVID, det_folders_to_coco, vid_folders_to_coco
 from stpn_tasks.cli import main
 from stpn_tasks.detection.checkpoint import load_detector
-from stpn_tasks.detection.data import open_videos
+from stpn_tasks.detection.data import count_left_out, data_title, open_videos
 
 SMALLER = (
     *("--backbone.embed-dim", "16", "--backbone.depths", "1", "1"),
@@ -113,6 +113,42 @@ def test_own_folders_are_opened_by_split_or_alone(own):
         assert videos.videos[0].key_frames == (0, 1, 2)
     with pytest.raises(ValueError, match=r"own/test/objects\.csv: no such file"):
         open_videos(str(own), "test")
+
+
+def test_a_table_of_all_videos_does_not_stand_for_a_split_beside_those_of_others(own):
+    (own / "val/objects.csv").rename(own / "objects.csv")
+    assert len(open_videos(str(own), "train").videos) == 1
+    with pytest.raises(ValueError, match=r"own/val/objects\.csv: no such file"):
+        open_videos(str(own), "val")
+
+
+def test_titles_name_the_split_where_the_data_has_splits(own):
+    data = [str(own), str(own / "val"), "some.json", "generated"]
+    assert data_title(data, "val") == f"{own} (val) + {own}/val + some.json + generated (val)"
+
+
+def test_images_are_refused_where_they_change_nothing(ilsvrc, own, tmp_path):
+    for data in (["generated"], [str(own)], [str(ilsvrc), str(ilsvrc / "Data/DET")]):
+        with pytest.raises(ValueError, match=r"images are named for a \.json, not for "):
+            open_videos(data, "train", image_root=tmp_path)
+    mixed = [str(ilsvrc), write_json(ilsvrc)[1]]
+    assert len(open_videos(mixed, "train", image_root=ilsvrc).videos) == 2
+
+
+def test_what_is_wrong_with_an_annotation_shows_before_training(ilsvrc):
+    (ilsvrc / "Annotations/VID/train/x/a/000001.xml").write_text("<annotation>")
+    with pytest.raises(ValueError, match=r"000001\.xml"):
+        count_left_out(open_videos(str(ilsvrc), "train"))
+
+
+def test_training_tells_what_workers_leave_out(own, tmp_path, capsys):
+    with (own / "train/objects.csv").open("a") as table:
+        table.write("a,3.png,car,5,5,5,9,1\n")
+    smaller = SMALLER[:-4] + ("--num-workers", "1", "--device", "cpu")
+    stpn("train", "detection", "small", "--data", own, *smaller, "--output", tmp_path / "run")
+    text = capsys.readouterr().out
+    assert "1 x box narrower or lower than one pixel (first: a frame 3, object 0)" in text
+    assert "nothing left out" not in text
 
 
 def test_data_of_different_classes_is_not_joined(ilsvrc, own):

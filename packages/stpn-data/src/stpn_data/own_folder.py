@@ -15,15 +15,26 @@ from stpn_data.video import image_files
 from stpn_data.videos import DataError, Video
 
 TABLE, CLASSES = "objects.csv", "classes.txt"
+SPLITS = ("train", "val", "test")
 _SIDES = ("left", "top", "right", "bottom")
 COLUMNS = ("video", "frame", "class", *_SIDES)
 OPTIONAL_COLUMN = "track"
 
 
 def find_table(folder: Path, split: str) -> Path | None:
-    """Return the table of a split, `<split>/objects.csv` or `objects.csv`; None without any."""
-    paths = (folder / split / TABLE, folder / TABLE)
-    return next((path for path in paths if path.is_file()), None)
+    """Return the table of a split, `<split>/objects.csv`, or that of a folder without splits.
+
+    Where another split has a table, `objects.csv` in the folder itself does not stand for this
+    one: it may hold the videos of all of them.
+
+    Returns:
+        The file; None without any.
+    """
+    if (own := folder / split / TABLE).is_file():
+        return own
+    is_split = any((folder / other / TABLE).is_file() for other in SPLITS)
+    whole = folder / TABLE
+    return whole if whole.is_file() and not is_split else None
 
 
 def open_own_folder(table: str | Path) -> AnnotatedVideos:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import shlex
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from accelerate import Accelerator
 
 from stpn_data.videos import VideoDataset
+from stpn_tasks.checkpoints import check_writable
 from stpn_tasks.detection.checkpoint import load_detector
-from stpn_tasks.detection.evaluation import DetectionEvaluation
-from stpn_tasks.detection.run import build_inference, evaluate_saved
+from stpn_tasks.detection.evaluation import DetectionEvaluation, evaluate_detector
+from stpn_tasks.detection.run import build_inference
 from stpn_tasks.recipes import SupportOptions
-from stpn_tasks.report.build import evaluation_report
-from stpn_tasks.results import save_results
+from stpn_tasks.report.build import write_report
+from stpn_tasks.report.pictures import Pictures
+from stpn_tasks.results import Model, Results, Run, save_results
 from stpn_tasks.tables import environment
 
 COCO_PROTOCOL = "COCO box AP in percent, at most 100 detections a frame and class"
@@ -39,8 +41,12 @@ def evaluate_files(
     motion_table: Path | None,
     output: Path | None,
     title: str,
-) -> dict[str, DetectionEvaluation]:
+    tell: Callable[[Mapping[str, DetectionEvaluation]], None],
+) -> None:
     """Evaluate one detector, or a baseline and a detector, and write results and report.
+
+    What can be wrong with the files and the folder shows before the first is evaluated; the
+    numbers are written and told before the report is drawn, so that a fault there loses none.
 
     Args:
         files: weights, the baseline's first.
@@ -53,51 +59,69 @@ def evaluate_files(
             from their tracks.
         output: folder for ``results.json`` and ``report.html``; neither if not given.
         title: of the report.
-
-    Returns:
-        What was found, by the names of the models: the folders of their files.
+        tell: takes, in the main process, what was found, by the names of the models: the folders
+            of their files.
 
     Raises:
+        OSError: if nothing can be written in the folder; names it.
         ValueError: if a detector does not know the classes of the videos, or the table of motion
             does not fit them.
     """
     start = time.perf_counter()
     about = environment(accelerator.device)
-    names = model_names(files)
-    saved = [load_detector(file) for file in files]
+    named = dict(zip(model_names(files), files, strict=True))
+    if output is not None:
+        check_writable(output, accelerator)
+    saved = {name: load_detector(file) for name, file in named.items()}
+    for one in saved.values():
+        one.check_classes(videos.classes)
+    inferences = {
+        name: build_inference(one, accelerator, support, frames_per_pass)
+        for name, one in saved.items()
+    }
     evaluations = {
-        name: evaluate_saved(
-            one,
+        name: evaluate_detector(
+            inference,
             videos,
             accelerator=accelerator,
-            support=support,
             batch_size=batch_size,
-            frames_per_pass=frames_per_pass,
             motion_table=motion_table,
         )
-        for name, one in zip(names, saved, strict=True)
+        for name, inference in inferences.items()
     }
-    if output is not None and accelerator.is_main_process:
-        results = evaluation_report(
-            output / "report.html",
-            evaluations,
-            videos,
-            build_inference(saved[-1], accelerator, support),
-            title=title,
-            about={
-                "command": shlex.join(["stpn", *sys.argv[1:]]),
-                "protocol": {"precision": COCO_PROTOCOL, "vid": vid_protocol(motion_table)},
-                "num_frames": evaluations[names[-1]].num_frames,
-                "minutes": round((time.perf_counter() - start) / 60, 2),
-                **about,
-            },
-            descriptions={
-                name: f"Weights {file}." for name, file in zip(names, files, strict=True)
-            },
-            seed=saved[-1].recipe.seed,
-        )
+    if not accelerator.is_main_process:
+        return
+    last = saved[list(saved)[-1]]
+    about = {
+        "command": shlex.join(["stpn", *sys.argv[1:]]),
+        "protocol": {"precision": COCO_PROTOCOL, "vid": vid_protocol(motion_table)},
+        "num_frames": next(iter(evaluations.values())).num_frames,
+        "minutes": round((time.perf_counter() - start) / 60, 2),
+        **about,
+    }
+    results = Results(title, about, _models(evaluations, named, last.recipe.seed))
+    if output is not None:
         save_results(output / "results.json", results)
-    return evaluations
+    tell(evaluations)
+    if output is not None:
+        detections = {name: evaluation.detections for name, evaluation in evaluations.items()}
+        inference = build_inference(last, accelerator, support)
+        write_report(output / "report.html", results, Pictures(videos, detections, inference))
+
+
+def _models(
+    evaluations: Mapping[str, DetectionEvaluation], files: Mapping[str, Path], seed: int
+) -> tuple[Model, ...]:
+    """Return the rows of the results; all under one seed, as a gain is taken seed by seed."""
+    return tuple(
+        Model(
+            name,
+            name,
+            f"Weights {files[name]}.",
+            (Run(seed, {"test": evaluation.precision}, vid={"test": evaluation.vid}),),
+        )
+        for name, evaluation in evaluations.items()
+    )
 
 
 def model_names(files: Sequence[Path]) -> list[str]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from tyro.conf import Positional
@@ -18,6 +18,9 @@ from stpn_tasks.recipes import (
     DetectionRecipe,
     SupportOptions,
 )
+
+if TYPE_CHECKING:
+    from stpn_tasks.detection.evaluation import DetectionEvaluation
 
 
 def eval_detection(
@@ -43,7 +46,8 @@ def eval_detection(
         weights: a model.safetensors that ``stpn train detection`` or ``stpn demo`` wrote.
         data: "generated"; the folder with ImageNet VID's tree; a .json in COCO's form; or a folder
             of your own videos with objects.csv. Several of the same classes are joined.
-        split: which part of the data; a .json is one part already.
+        split: which part of the data; a .json, or a folder with one objects.csv, is one part
+            already.
         baseline: weights to compare with, on the same frames.
         images: where the file names of a .json begin, or the folder with ImageNet's tree; looked
             for near it if not given.
@@ -56,7 +60,7 @@ def eval_detection(
         device: "cpu" or "cuda"; chosen if not given.
         support: other support frames than the recipe's.
     """
-    from stpn_tasks.detection.data import open_videos
+    from stpn_tasks.detection.data import data_title, open_videos
     from stpn_tasks.engine import main_process_first, make_accelerator
     from stpn_tasks.evaluate import COCO_PROTOCOL, evaluate_files, vid_protocol
     from stpn_tasks.tables import precision_table, print_table, vid_table
@@ -64,10 +68,20 @@ def eval_detection(
     accelerator = make_accelerator(device)
     with main_process_first(accelerator):
         videos = open_videos(data, split, image_root=images, num_videos=num_videos)
-    name = " + ".join(data)
-    files = [weights] if baseline is None else [baseline, weights]
-    evaluations = evaluate_files(
-        files,
+    title = data_title(data, split)
+
+    def tell(evaluations: Mapping[str, DetectionEvaluation]) -> None:
+        models = {name: evaluation.precision for name, evaluation in evaluations.items()}
+        splits = list(next(iter(models.values())))
+        print(f"{COCO_PROTOCOL}; {title}:")
+        print_table(precision_table(models, splits))
+        by_motion = {name: evaluation.vid for name, evaluation in evaluations.items()}
+        print(f"{vid_protocol(motion_table)}; {title}:")
+        print_table(vid_table(by_motion))
+        _print_report(videos)
+
+    evaluate_files(
+        [weights] if baseline is None else [baseline, weights],
         videos,
         accelerator=accelerator,
         support=support,
@@ -75,19 +89,10 @@ def eval_detection(
         frames_per_pass=frames_per_pass,
         motion_table=motion_table,
         output=output,
-        title=f"Detection on {name} ({split})",
+        title=f"Detection on {title}",
+        tell=tell,
     )
-    if not accelerator.is_main_process:
-        return
-    models = {name: evaluation.precision for name, evaluation in evaluations.items()}
-    splits = list(next(iter(models.values())))
-    print(f"{COCO_PROTOCOL}; {name} ({split}):")
-    print_table(precision_table(models, splits))
-    by_motion = {name: evaluation.vid for name, evaluation in evaluations.items()}
-    print(f"{vid_protocol(motion_table)}; {name} ({split}):")
-    print_table(vid_table(by_motion))
-    _print_report(videos)
-    if output is not None:
+    if output is not None and accelerator.is_main_process:
         print(f"numbers: {output / 'results.json'}  report: {output / 'report.html'}")
 
 
@@ -167,7 +172,8 @@ def _train_command(default: DetectionRecipe) -> Callable[..., None]:
                 Several of the same classes are joined: ILSVRC ILSVRC/Data/DET is what the paper
                 trains on.
             recipe: what to train and how.
-            split: which part of the data; a .json is one part already.
+            split: which part of the data; a .json, or a folder with one objects.csv, is one part
+                already.
             images: where the file names of a .json begin, or the folder with ImageNet's tree;
                 looked for near it if not given.
             output: folder for weights, losses and checkpoints; a run stopped there goes on.
@@ -180,7 +186,7 @@ def _train_command(default: DetectionRecipe) -> Callable[..., None]:
             mixed_precision: arithmetic of the network.
             device: "cpu" or "cuda"; chosen if not given.
         """
-        from stpn_tasks.detection.data import open_videos
+        from stpn_tasks.detection.data import count_left_out, open_videos
         from stpn_tasks.detection.run import train_detector
         from stpn_tasks.engine import main_process_first, make_accelerator
 
@@ -189,6 +195,9 @@ def _train_command(default: DetectionRecipe) -> Callable[..., None]:
             videos = open_videos(
                 data, split, image_root=images, num_videos=num_videos, skip_empty=skip_empty
             )
+        count_left_out(videos)
+        if accelerator.is_main_process:
+            _print_report(videos)
         weights = train_detector(
             recipe,
             videos,
@@ -199,7 +208,6 @@ def _train_command(default: DetectionRecipe) -> Callable[..., None]:
             accumulate=accumulate,
         )
         if accelerator.is_main_process:
-            _print_report(videos)
             print(f"weights: {weights}")
 
     return train_detection
@@ -208,5 +216,5 @@ def _train_command(default: DetectionRecipe) -> Callable[..., None]:
 def _print_report(videos: object) -> None:
     """Say what a data set left out."""
     report = getattr(videos, "report", None)
-    if report:
+    if report is not None:  # generated video has none
         print(report)

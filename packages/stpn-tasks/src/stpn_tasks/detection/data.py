@@ -14,7 +14,7 @@ from stpn_data.deteriorated import DeterioratedVideo
 from stpn_data.imagenet_vid import ImageNetVID
 from stpn_data.joint import JointVideos
 from stpn_data.key_frames import KeyFramesWithObjects
-from stpn_data.own_folder import TABLE, find_table, open_own_folder
+from stpn_data.own_folder import SPLITS, TABLE, find_table, open_own_folder
 from stpn_data.transforms import (
     Compose,
     RandomHorizontalFlip,
@@ -48,7 +48,7 @@ def open_videos(
         data: each "generated" for rendered video; a ``.json`` in COCO's form; a folder with the
             tree of ImageNet VID, or its ``Data/DET`` for the still images of DET; or a folder
             with ``objects.csv``, or with one for each split.
-        split: which part; a json is one part already.
+        split: which part; a json, or a folder with one ``objects.csv``, is one part already.
         image_root: where the file names of a json begin, or the folder with ImageNet's tree;
             looked for near the json if not given.
         num_videos: generated clips.
@@ -62,6 +62,8 @@ def open_videos(
     names = [data] if isinstance(data, str) else list(data)
     if not names:
         raise ValueError("--data needs at least one value")
+    if image_root is not None and not any(_is_json(name) for name in names):
+        raise ValueError(f"images are named for a .json, not for {' and '.join(names)}")
     parts = [_open_one(name, split, image_root, num_videos, seed) for name in names]
     videos = parts[0] if len(parts) == 1 else JointVideos(parts)
     return KeyFramesWithObjects(videos) if skip_empty else videos
@@ -76,7 +78,7 @@ def _open_one(
     if num_videos is not None:
         raise ValueError(f"num_videos is for generated video, not for {data}")
     path = Path(data)
-    if path.suffix == ".json":
+    if _is_json(data):
         return open_coco(path, image_root)
     if not path.is_dir():
         raise ValueError(f"{data} is neither {GENERATED!r}, a .json, nor a folder")
@@ -84,7 +86,7 @@ def _open_one(
         return ImageNetVID.from_det_folders(path.parent.parent, split)
     if (table := find_table(path, split)) is not None:
         return open_own_folder(table)
-    if any(find_table(path, other) is not None for other in ("train", "val", "test")):
+    if any(find_table(path, other) is not None for other in SPLITS):
         raise ValueError(f"{path / split / TABLE}: no such file")
     try:
         tree = find_tree(path, "VID")
@@ -94,6 +96,36 @@ def _open_one(
             "named itself"
         ) from error
     return ImageNetVID.from_folders(tree, split)
+
+
+def _is_json(data: str) -> bool:
+    return Path(data).suffix == ".json"
+
+
+def data_title(data: Sequence[str], split: Split) -> str:
+    """Name data sets, each with its split unless it is one part, the same for every split."""
+    return " + ".join(name if _is_one_part(name, split) else f"{name} ({split})" for name in data)
+
+
+def _is_one_part(data: str, split: Split) -> bool:
+    return _is_json(data) or find_table(Path(data), split) == Path(data) / TABLE
+
+
+def count_left_out(videos: VideoDataset) -> None:
+    """Read the objects of all key frames in this process, so that its report counts them.
+
+    Those that workers read for training are counted in the workers. What is wrong with an
+    annotation shows here, too, before training rather than during it.
+
+    Raises:
+        DataError: if a field of an annotation is missing or wrong.
+    """
+    # Generated video leaves nothing out; the other has read them all to choose among them.
+    if not hasattr(videos, "report") or isinstance(videos, KeyFramesWithObjects):
+        return
+    for number, video in enumerate(videos.videos):
+        for index in video.key_frames:
+            videos.objects(number, index)
 
 
 def build_clips(recipe: DetectionRecipe, videos: VideoDataset) -> ClipDataset:
