@@ -11,7 +11,7 @@ from stpn_tasks.detection.evaluation import evaluate_detector
 from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.engine import make_accelerator
 from stpn_tasks.metrics import AveragePrecision
-from stpn_tasks.report.build import evaluation_report, write_report
+from stpn_tasks.report.build import evaluation_results, write_report
 from stpn_tasks.report.command import merge_results, report_folders
 from stpn_tasks.report.pictures import Pictures
 from stpn_tasks.results import Model, Results, Run, save_results, statistic
@@ -47,16 +47,16 @@ def evaluated(tiny):
 
 def report(path, evaluated, names=("baseline", "stpn")):
     videos, found, inference = evaluated
-    return evaluation_report(
-        path,
+    results = evaluation_results(
         {name: found[name] for name in names},
-        videos,
-        inference,
         title="Evaluation",
         about={"command": "stpn eval"},
         descriptions={name: f"About {name}." for name in names},
         seed=3,
     )
+    detections = {name: found[name].detections for name in names}
+    write_report(path, results, Pictures(videos, detections, inference))
+    return results
 
 
 def test_an_evaluation_of_two_models_is_reported_with_numbers_and_pictures(evaluated, tmp_path):

@@ -16,9 +16,9 @@ from stpn_tasks.detection.checkpoint import load_detector
 from stpn_tasks.detection.evaluation import DetectionEvaluation, evaluate_detector
 from stpn_tasks.detection.run import build_inference
 from stpn_tasks.recipes import SupportOptions
-from stpn_tasks.report.build import write_report
+from stpn_tasks.report.build import evaluation_results, write_report
 from stpn_tasks.report.pictures import Pictures
-from stpn_tasks.results import Model, Results, Run, save_results
+from stpn_tasks.results import save_results
 from stpn_tasks.tables import environment
 
 COCO_PROTOCOL = "COCO box AP in percent, at most 100 detections a frame and class"
@@ -99,7 +99,13 @@ def evaluate_files(
         "minutes": round((time.perf_counter() - start) / 60, 2),
         **about,
     }
-    results = Results(title, about, _models(evaluations, named, last.recipe.seed))
+    results = evaluation_results(
+        evaluations,
+        title=title,
+        about=about,
+        descriptions={name: f"Weights {file}." for name, file in named.items()},
+        seed=last.recipe.seed,
+    )
     if output is not None:
         save_results(output / "results.json", results)
     tell(evaluations)
@@ -107,21 +113,6 @@ def evaluate_files(
         detections = {name: evaluation.detections for name, evaluation in evaluations.items()}
         inference = build_inference(last, accelerator, support)
         write_report(output / "report.html", results, Pictures(videos, detections, inference))
-
-
-def _models(
-    evaluations: Mapping[str, DetectionEvaluation], files: Mapping[str, Path], seed: int
-) -> tuple[Model, ...]:
-    """Return the rows of the results; all under one seed, as a gain is taken seed by seed."""
-    return tuple(
-        Model(
-            name,
-            name,
-            f"Weights {files[name]}.",
-            (Run(seed, {"test": evaluation.precision}, vid={"test": evaluation.vid}),),
-        )
-        for name, evaluation in evaluations.items()
-    )
 
 
 def model_names(files: Sequence[Path]) -> list[str]:

@@ -6,9 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from stpn_data.videos import VideoDataset
 from stpn_tasks.detection.evaluation import DetectionEvaluation
-from stpn_tasks.detection.inference import VideoInference
 from stpn_tasks.report.analyses import remove_analyses
 from stpn_tasks.report.gallery import picture_sections, save_sections
 from stpn_tasks.report.numbers import lead, number_sections
@@ -56,32 +54,23 @@ def write_sections(path: Path, results: Results, sections: Sequence[Section]) ->
     write_page(path, results.title, lead(results), [*number_sections(results), *sections])
 
 
-def evaluation_report(
-    path: Path,
+def evaluation_results(
     evaluations: Mapping[str, DetectionEvaluation],
-    dataset: VideoDataset,
-    inference: VideoInference,
     *,
     title: str,
     about: Mapping[str, Any],
     descriptions: Mapping[str, str],
     seed: int,
 ) -> Results:
-    """Write the report of one model's evaluation, or of a baseline's and a model's.
+    """Return the numbers of one model's evaluation, or of a baseline's and a model's.
 
     Args:
-        path: the html file.
         evaluations: of one model or two on the same data, by a short name; the second one is
             compared with the first.
-        dataset: what they were evaluated on.
-        inference: of the last model.
         title: of the page.
         about: command, commit, hardware, time.
         descriptions: one sentence about each model, by its name.
         seed: of the last model, under which both stand: a gain is taken seed by seed.
-
-    Returns:
-        The numbers, as ``save_results`` takes them.
     """
     models = tuple(
         Model(
@@ -92,7 +81,4 @@ def evaluation_report(
         )
         for name, evaluation in evaluations.items()
     )
-    results = Results(title, about, models)
-    detections = {name: evaluation.detections for name, evaluation in evaluations.items()}
-    write_report(path, results, Pictures(dataset, detections, inference))
-    return results
+    return Results(title, about, models)
