@@ -254,11 +254,8 @@ def another_video(dataset: VideoDataset, number: int) -> int:
     Raises:
         ValueError: if there is no other; names the video.
     """
-    same = next(numbers for numbers in _alike(dataset).values() if number in numbers)
-    if len(same) == 1:
-        name = dataset.videos[number].name
-        raise ValueError(f"no other video has the size and length of {name}")
-    return same[(same.index(number) + 1) % len(same)]
+    alike = next(numbers for numbers in _alike(dataset).values() if number in numbers)
+    return _next_of_each(dataset, alike)[number]
 
 
 def other_videos(dataset: VideoDataset) -> dict[int, int]:
@@ -269,11 +266,16 @@ def other_videos(dataset: VideoDataset) -> dict[int, int]:
     """
     others: dict[int, int] = {}
     for numbers in _alike(dataset).values():
-        if len(numbers) == 1:
-            name = dataset.videos[numbers[0]].name
-            raise ValueError(f"no other video has the size and length of {name}")
-        others |= zip(numbers, [*numbers[1:], numbers[0]], strict=True)
+        others |= _next_of_each(dataset, numbers)
     return others
+
+
+def _next_of_each(dataset: VideoDataset, alike: Sequence[int]) -> dict[int, int]:
+    """Return the next one of each of the videos of one size and length, by their numbers."""
+    if len(alike) == 1:
+        name = dataset.videos[alike[0]].name
+        raise ValueError(f"no other video has the size and length of {name}")
+    return dict(zip(alike, [*alike[1:], alike[0]], strict=True))
 
 
 def _alike(dataset: VideoDataset) -> dict[tuple[int, int, int], list[int]]:
