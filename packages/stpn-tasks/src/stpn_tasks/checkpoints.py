@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import shutil
 import tempfile
@@ -17,13 +16,8 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from safetensors import SafetensorError
 
-from stpn_data.videos import VideoDataset
-from stpn_tasks.files import write_text
-
 # In the folder of a checkpoint: how far the run is, and what the other files must be.
 _PROGRESS = "progress.json"
-# How many videos tell with their objects, too, which data they are of.
-_LOOKED_INTO = 16
 # How torch, safetensors and the system report that a file cannot be written.
 _FAILURES = (OSError, RuntimeError, SafetensorError)
 
@@ -179,76 +173,9 @@ class Checkpoints:
             )
 
 
-def claim_folder(output: Path, recipe: str, accelerator: Accelerator) -> None:
-    """Write ``recipe.json`` into the output folder, unless another one is there.
-
-    Args:
-        output: folder of a run.
-        recipe: its recipe as JSON text.
-        accelerator: devices and processes.
-
-    Raises:
-        ValueError: if the folder holds a run of another recipe.
-    """
-    _claim(output / "recipe.json", recipe, "of another recipe", accelerator)
-
-
-def claim_data(output: Path, data: str, accelerator: Accelerator) -> None:
-    """Write ``data.json`` into the output folder, unless another one is there.
-
-    Args:
-        output: folder of a run.
-        data: what tells its data from others, as JSON text.
-        accelerator: devices and processes.
-
-    Raises:
-        ValueError: if the folder holds a run on other data.
-    """
-    _claim(output / "data.json", data, "on other data", accelerator)
-
-
-def claim_videos(output: Path, videos: VideoDataset, accelerator: Accelerator) -> None:
-    """Write ``data.json`` into the output folder, unless one of other annotated videos is there.
-
-    All names, sizes, lengths and key frames tell them, but objects of a few frames only: those of
-    ImageNet VID are in a file per frame.
-
-    Args:
-        output: folder of a run.
-        videos: its data.
-        accelerator: devices and processes.
-
-    Raises:
-        DataError: if the objects of one of these frames cannot be read.
-        ValueError: if the folder holds a run on other data.
-    """
-    checksum = hashlib.sha256()
-    for one in videos.videos:
-        values = (one.name, one.num_frames, one.height, one.width, one.key_frames)
-        checksum.update(f"{values}\n".encode())
-    number = len(videos.videos)
-    for index in range(0, number, max(1, math.ceil(number / _LOOKED_INTO))):
-        for frame in videos.videos[index].key_frames[:1]:
-            objects = videos.objects(index, frame)
-            checksum.update(objects.boxes_xyxy.tobytes() + objects.labels.tobytes())
-    data = {"classes": list(videos.classes), "videos": number}
-    text = json.dumps({**data, "annotations": checksum.hexdigest()[:16]}) + "\n"
-    claim_data(output, text, accelerator)
-
-
 def has_checkpoint(folder: Path) -> bool:
     """Return whether a folder, or one in it, holds a checkpoint to go on from."""
     return any(_steps(path.parent) for path in folder.glob("**/step-*"))
-
-
-def _claim(path: Path, text: str, other: str, accelerator: Accelerator) -> None:
-    if path.exists() and path.read_text(encoding="utf-8") != text:
-        raise ValueError(
-            f"{path.parent} holds a run {other}, see {path.name}: choose another output folder"
-        )
-    accelerator.wait_for_everyone()
-    if accelerator.is_main_process:
-        write_text(path, text)
 
 
 def check_writable(folder: Path, accelerator: Accelerator) -> None:

@@ -11,12 +11,8 @@ from accelerate import Accelerator
 
 from stpn_data.videos import VideoDataset
 from stpn_tasks.centring import centre_on_clips
-from stpn_tasks.checkpoints import (
-    check_writable,
-    claim_folder,
-    claim_videos,
-    has_checkpoint,
-)
+from stpn_tasks.checkpoints import check_writable, has_checkpoint
+from stpn_tasks.claims import claim_folder, claim_videos
 from stpn_tasks.detection.build import build_detector, build_preparation, build_test_sampler
 from stpn_tasks.detection.checkpoint import SavedDetector, initialise, save_detector
 from stpn_tasks.detection.data import build_clips, build_collate

@@ -12,12 +12,8 @@ from torch import nn
 from stpn_data.batch import ClipBatch
 from stpn_data.videos import VideoDataset
 from stpn_tasks.centring import centre_on_clips
-from stpn_tasks.checkpoints import (
-    check_writable,
-    claim_folder,
-    claim_videos,
-    has_checkpoint,
-)
+from stpn_tasks.checkpoints import check_writable, has_checkpoint
+from stpn_tasks.claims import claim_folder, claim_videos
 from stpn_tasks.engine import train
 from stpn_tasks.recipe_json import to_json
 from stpn_tasks.recipes import CHECKPOINT_EVERY

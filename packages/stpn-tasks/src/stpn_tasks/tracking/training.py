@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +13,8 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from stpn_data.sequences import TrackingDataset
-from stpn_tasks.checkpoints import check_writable, claim_data, claim_folder, has_checkpoint
+from stpn_tasks.checkpoints import check_writable, has_checkpoint
+from stpn_tasks.claims import claim_folder, claim_sequences
 from stpn_tasks.engine import train
 from stpn_tasks.recipe_json import to_json
 from stpn_tasks.recipes import CHECKPOINT_EVERY, OptimRecipe
@@ -77,7 +76,7 @@ def train_tracker(
     stages = _stages(recipe, sequences)
     check_writable(output, accelerator)
     claim_folder(output, to_json(recipe), accelerator)
-    claim_data(output, _describe(sequences), accelerator)
+    claim_sequences(output, sequences, accelerator)
     start, resumed = time.perf_counter(), has_checkpoint(output / "checkpoints")
     weights: dict[str, Tensor] = {}
     history = {}
@@ -107,17 +106,6 @@ def train_tracker(
         write_training(output, history, start, resumed=resumed, device=accelerator.device)
     accelerator.wait_for_everyone()
     return path
-
-
-def _describe(sequences: TrackingDataset) -> str:
-    """Return JSON that tells annotated sequences from others: an epoch is as long on any."""
-    checksum = hashlib.sha256()
-    for one in sequences.sequences:
-        checksum.update(f"{one.name} {one.size} {one.num_frames}".encode())
-        checksum.update(one.boxes_xywh.tobytes() + one.visible.tobytes())
-    frames = sum(one.num_frames for one in sequences.sequences)
-    values = {"sequences": len(sequences.sequences), "frames": frames}
-    return json.dumps({**values, "annotations": checksum.hexdigest()[:16]}) + "\n"
 
 
 def _stages(recipe: TrackingRecipe, sequences: TrackingDataset) -> list[_Stage]:
